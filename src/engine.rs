@@ -1,0 +1,182 @@
+//! What stores jobs: few verbs, all batched, all handed `now`, none optional.
+//!
+//! SQLite is the engine there is; nothing above this room knows it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::health::{Health, Pulse};
+use crate::job::{Ack, Attempt, Changes, Counts, Filter, Job, Which};
+
+pub(crate) trait Engine: Send + Sync {
+    /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
+    fn enqueue(&self, jobs: Vec<Job>) -> Result<Vec<Job>>;
+
+    fn cancel(&self, which: &Which, now: Timestamp) -> Result<u64>;
+    fn retry(&self, which: &Which, now: Timestamp) -> Result<u64>;
+    fn delete(&self, which: &Which) -> Result<u64>;
+    fn update(&self, which: &Which, changes: &Changes, now: Timestamp) -> Result<u64>;
+
+    /// Stores `new` where the row is still what `old` was read as; says whether it was.
+    fn replace(&self, old: Job, new: Job) -> Result<bool>;
+
+    fn get(&self, id: i64) -> Result<Option<Job>>;
+    fn list(&self, filter: &Filter) -> Result<Vec<Job>>;
+    fn count(&self, filter: &Filter) -> Result<Counts>;
+    fn health(&self) -> Result<Health>;
+
+    /// Makes a batch of due jobs of these queues available.
+    fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged>;
+
+    /// Abandons the attempts whose runtime is dead, a batch of them.
+    fn rescue(&self, now: Timestamp, batch: u32) -> Result<Rescued>;
+
+    /// Abandons the attempts claimed before `before`, whoever owns them: where liveness cannot be told.
+    fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64>;
+
+    /// Deletes a batch of jobs that ended before the cutoff of their state.
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<u64>;
+
+    /// Jobs executing somewhere that somebody asked to cancel.
+    fn cancelling(&self) -> Result<Vec<i64>>;
+
+    /// Whether another process wrote since this was asked last.
+    fn changed_elsewhere(&self) -> Result<bool>;
+
+    /// Makes a runtime known to everybody on the file and lets it take part in every transaction from here.
+    fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()>;
+
+    /// The opposite of `join`.
+    fn leave(&self, runtime: &str) -> Result<()>;
+
+    /// Runs a turn for somebody who is no crew; says which acks landed, and what was claimed.
+    #[cfg(feature = "testing")]
+    fn take_turn(&self, turn: Turn) -> Result<(Vec<bool>, Vec<Claimed>)>;
+
+    /// Runs a transaction for what the crews want, here and now, unless somebody else is about to.
+    fn turn(&self);
+}
+
+/// Jobs made available, and when the next ones are due.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Staged {
+    pub staged: u64,
+    pub next_due: Option<Timestamp>,
+}
+
+/// Attempts abandoned, and whether there are runtimes elsewhere whose death would concern us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rescued {
+    pub rescued: u64,
+    pub others: bool,
+}
+
+/// A job that ended before the time given for its state may be pruned; `None` keeps it for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cutoffs {
+    pub completed: Option<Timestamp>,
+    pub cancelled: Option<Timestamp>,
+    pub discarded: Option<Timestamp>,
+}
+
+/// A runtime, as others on the file see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub id: String,
+    pub node: String,
+    pub queues: Vec<String>,
+    pub workers: Vec<String>,
+    pub started_at: Timestamp,
+}
+
+/// A runtime, as the engine sees it: it takes part in transactions that anybody in this process runs, so that a
+/// finished job's ack, a new job and the next claim share one commit.
+///
+/// None of these may block, and none may call the engine.
+pub(crate) trait Crew: Send + Sync {
+    /// What to write and to claim in the transaction that is about to be committed.
+    fn gather(&self, news: &News) -> Turn;
+
+    /// The turn was committed.
+    fn deliver(&self, turn: Turn, claimed: Vec<Claimed>);
+
+    /// The turn was not committed; its acks are still to be written.
+    fn give_back(&self, turn: Turn);
+
+    /// Something was committed that may concern this runtime and that it has not gathered for.
+    fn hear(&self, news: &News);
+
+    /// How it is doing.
+    fn pulse(&self) -> Pulse;
+}
+
+/// A crew's part in a transaction.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub runtime: Arc<Member>,
+    pub now: Timestamp,
+    pub acks: Vec<Ack>,
+    pub demands: Vec<Demand>,
+}
+
+impl Turn {
+    pub fn is_empty(&self) -> bool {
+        self.acks.is_empty() && self.demands.is_empty()
+    }
+}
+
+/// So many jobs of this queue, at the most.
+#[derive(Clone, Debug)]
+pub(crate) struct Demand {
+    pub queue: Arc<str>,
+    pub limit: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub attempt: Attempt,
+    pub job: Job,
+}
+
+/// What a transaction did that others may want to know.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct News {
+    /// Queues with new available jobs.
+    pub queues: Vec<String>,
+    /// Any queue may have them.
+    pub all_queues: bool,
+    /// A job is due at this time, in microseconds since 1970; the earliest.
+    pub due: Option<i64>,
+    /// Executing jobs that somebody asked to cancel.
+    pub cancelling: Vec<i64>,
+}
+
+impl News {
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty() && !self.all_queues && self.due.is_none() && self.cancelling.is_empty()
+    }
+
+    pub fn ring(&mut self, queue: &str) {
+        if !self.rings(queue) {
+            self.queues.push(queue.to_owned());
+        }
+    }
+
+    pub fn rings(&self, queue: &str) -> bool {
+        self.all_queues || self.queues.iter().any(|rung| rung == queue)
+    }
+
+    pub fn add(&mut self, other: News) {
+        other.queues.iter().for_each(|queue| self.ring(queue));
+        self.all_queues |= other.all_queues;
+        self.due = self.due.into_iter().chain(other.due).min();
+        self.cancelling.extend(other.cancelling);
+    }
+
+    pub fn due_at(&mut self, at: Timestamp) {
+        self.due = self.due.into_iter().chain([at.as_microsecond()]).min();
+    }
+}

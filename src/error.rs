@@ -1,0 +1,136 @@
+//! The one error of this crate.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// A [`Result`](std::result::Result) whose error is kiln's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, with what value, and what to do about it.
+///
+/// The type is opaque: ask it with its predicates, show it with `Display`, and follow
+/// [`source`](StdError::source) to the cause where there is one. No type of another crate appears in it, so
+/// that kiln can change what it stands on without breaking its users.
+///
+/// ```
+/// use kiln::{Kiln, NewJob};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let error = kiln.enqueue(NewJob::new("mailer").priority(10)).unwrap_err();
+///
+/// assert!(error.is_invalid());
+/// assert_eq!(error.field(), Some("priority"));
+/// assert_eq!(error.to_string(), "priority must be between 0 and 9, got 10");
+/// # Ok::<(), kiln::Error>(())
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A value the caller gave; the field it was given for.
+    Invalid(&'static str),
+    /// The file cannot be opened as it is.
+    Unusable,
+    /// The file was written by a kiln this one does not understand.
+    Incompatible,
+    /// Somebody else held the write lock for longer than we wait.
+    Busy,
+    /// No space left.
+    Full,
+    /// A stored value is not what it should be.
+    Malformed,
+    /// The database failed in another way.
+    Storage,
+    /// The machine did not give what a runtime needs: a thread, a sidecar.
+    Runtime,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    pub(crate) fn invalid(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Invalid(field), message)
+    }
+
+    pub(crate) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Malformed, message)
+    }
+
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// A value given by the caller was refused; nothing was written. [`field`](Self::field) names it.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self.0.kind, Kind::Invalid(_))
+    }
+
+    /// The field whose value was refused, where [`is_invalid`](Self::is_invalid).
+    pub fn field(&self) -> Option<&'static str> {
+        match self.0.kind {
+            Kind::Invalid(field) => Some(field),
+            _ => None,
+        }
+    }
+
+    /// The path cannot be used as it is: a directory, not a database, read-only, in a missing folder.
+    pub fn is_unusable(&self) -> bool {
+        self.0.kind == Kind::Unusable
+    }
+
+    /// The file was written by a newer kiln that this one does not understand. It was not touched.
+    pub fn is_incompatible(&self) -> bool {
+        self.0.kind == Kind::Incompatible
+    }
+
+    /// Another process held the database's write lock for longer than kiln waits. Trying again may help.
+    pub fn is_busy(&self) -> bool {
+        self.0.kind == Kind::Busy
+    }
+
+    /// The disk, or the space the database may use, is full. Nothing was written.
+    pub fn is_full(&self) -> bool {
+        self.0.kind == Kind::Full
+    }
+
+    /// A stored value is not what it should be: arguments that are no JSON, a recorded value that is damaged.
+    pub fn is_malformed(&self) -> bool {
+        self.0.kind == Kind::Malformed
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        match &self.0.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}

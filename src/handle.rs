@@ -1,0 +1,337 @@
+//! The handle: everything that can be done with a file of jobs but running them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Result;
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::health::Health;
+use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Which};
+use crate::runtime::RuntimeBuilder;
+use crate::sqlite::{Options, Sqlite};
+
+/// When a commit is on the disk for good.
+///
+/// | | `Full` (default) | `Normal` | `Strict` |
+/// | --- | --- | --- | --- |
+/// | an enqueue that returned `Ok`, after kill -9 | there | there | there |
+/// | the same, after a power cut or a kernel panic | there | the last ones may be gone | there |
+/// | cancel, retry, delete, update that returned `Ok`, after a power cut | there | the last ones may be gone | there |
+/// | a finished job's ack, after a power cut | the last ones may be gone: these jobs run again | the same | there |
+/// | syncs | one for each commit with an enqueue or an operator's verb in it | at checkpoints only | one for each commit |
+///
+/// A crash of the process alone loses nothing in any mode, and the file stays whole in every case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// What a caller was told is on the disk; what the runtime does by itself rides along.
+    #[default]
+    Full,
+    /// Nothing waits for the disk.
+    Normal,
+    /// Everything waits for the disk.
+    Strict,
+}
+
+/// A handle on a file of jobs: cheap to clone, to be shared by all threads.
+///
+/// It can enqueue, inspect and operate; [`runtime`](Self::runtime) adds the workers. Open a file once in a process and
+/// clone the handle: two handles on one file work, but each waits for the other's commits.
+#[derive(Clone)]
+pub struct Kiln(Arc<Inner>);
+
+struct Inner {
+    engine: Arc<dyn Engine>,
+    clock: Clock,
+    node: String,
+    place: String,
+}
+
+/// Opens a file with other settings than the usual ones: [`Kiln::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is opened until `open`"]
+pub struct KilnBuilder {
+    place: Place,
+    options: Options,
+    node: Option<String>,
+    clock: Clock,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    File(PathBuf),
+    Memory,
+}
+
+impl KilnBuilder {
+    fn new(place: Place) -> Self {
+        let options =
+            Options { durability: Durability::Full, patience: Duration::from_secs(5), keep_journal_mode: false };
+        Self { place, options, node: None, clock: Clock::system() }
+    }
+
+    /// When a commit is on the disk for good.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.options.durability = durability;
+        self
+    }
+
+    /// How long a call waits while another process holds the write lock, before it gives up with an error that
+    /// [`is_busy`](crate::Error::is_busy): 5 seconds unless said otherwise.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.options.patience = patience;
+        self
+    }
+
+    /// Leaves the journal mode of an application's own database as it is. Otherwise it is switched to WAL, which lets
+    /// readers and the writer work side by side; that is a property of the file, seen by all who open it.
+    pub fn keep_journal_mode(mut self) -> Self {
+        self.options.keep_journal_mode = true;
+        self
+    }
+
+    /// What this machine is called in a job's [`attempted_by`](Job::attempted_by): its host name unless said otherwise.
+    pub fn node(mut self, node: impl Into<String>) -> Self {
+        self.node = Some(node.into());
+        self
+    }
+
+    /// Tells the time by this clock, for tests. Threads still wait by the system's.
+    #[cfg(feature = "testing")]
+    pub fn clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+        self.clock = Clock::manual(clock);
+        self
+    }
+
+    /// Opens the file, creating it and kiln's tables where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kiln::open`].
+    pub fn open(self) -> Result<Kiln> {
+        let (engine, place) = match &self.place {
+            Place::File(path) => (Sqlite::open(path, &self.options)?, path.display().to_string()),
+            Place::Memory => (Sqlite::in_memory(&self.options)?, "memory".to_owned()),
+        };
+        let node = self.node.unwrap_or_else(host_name);
+        Ok(Kiln(Arc::new(Inner { engine: Arc::new(engine), clock: self.clock, node, place })))
+    }
+}
+
+fn host_name() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let told = told.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
+    match told.as_deref().map(str::trim) {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+impl Kiln {
+    /// Opens a file of jobs, creating it (for its owner's eyes only, where the system knows such a thing) when it is
+    /// not there. The folder has to exist. An application's own database will do: kiln's tables stand beside its own,
+    /// their names begin with `kiln_`, and nothing else changes but the journal mode, which becomes WAL, see
+    /// [`KilnBuilder::keep_journal_mode`].
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("app.db");
+    /// let kiln = kiln::Kiln::open(&path)?;
+    /// assert_eq!(kiln.count(kiln::Filter::new())?.total(), 0);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`is_unusable`](crate::Error::is_unusable) for a path that is a directory, not a database, read-only, or in a folder
+    /// that does not exist; [`is_incompatible`](crate::Error::is_incompatible) for a file of a newer kiln. Such a file is not
+    /// touched.
+    pub fn open(path: impl AsRef<Path>) -> Result<Kiln> {
+        Self::builder(path).open()
+    }
+
+    /// Opens a file with other settings than the usual ones.
+    pub fn builder(path: impl AsRef<Path>) -> KilnBuilder {
+        KilnBuilder::new(Place::File(path.as_ref().to_owned()))
+    }
+
+    /// Jobs in memory, gone with the last clone of the handle: for tests.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory left for it.
+    pub fn in_memory() -> Result<Kiln> {
+        Self::memory_builder().open()
+    }
+
+    /// Jobs in memory, with other settings than the usual ones.
+    pub fn memory_builder() -> KilnBuilder {
+        KilnBuilder::new(Place::Memory)
+    }
+
+    /// Stores a job. When it returns, the job survives whatever [`Durability`] promises.
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](crate::Error::is_invalid) for a job that may not be stored, see [`NewJob`];
+    /// [`is_busy`](crate::Error::is_busy), [`is_full`](crate::Error::is_full) when the database could not take it. Nothing was
+    /// written then.
+    pub fn enqueue(&self, job: NewJob) -> Result<Job> {
+        let job = job.build(self.0.clock.now())?;
+        let mut jobs = self.0.engine.enqueue(vec![job])?;
+        Ok(jobs.pop().expect("BUG: an engine gives back what it was given"))
+    }
+
+    /// Stores many jobs in one transaction, all or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue), for the first job that cannot be stored.
+    pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
+        let now = self.0.clock.now();
+        let jobs = jobs.into_iter().map(|job| job.build(now)).collect::<Result<Vec<_>>>()?;
+        if jobs.is_empty() { Ok(jobs) } else { self.0.engine.enqueue(jobs) }
+    }
+
+    /// The job with this id, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn get(&self, id: i64) -> Result<Option<Job>> {
+        self.0.engine.get(id)
+    }
+
+    /// A page of the jobs that match, in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn list(&self, filter: Filter) -> Result<Vec<Job>> {
+        self.0.engine.list(&filter)
+    }
+
+    /// How many jobs match, by queue and state.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn count(&self, filter: Filter) -> Result<Counts> {
+        self.0.engine.count(&filter)
+    }
+
+    /// Cancels jobs; says how many. One that waits is cancelled at once. One that executes is asked to leave: at once
+    /// where it runs in this process, within a second in another; it never runs again, however it ends. Finished jobs
+    /// are left alone.
+    ///
+    /// Many jobs are changed a thousand in a transaction; so are they by the verbs below.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written; jobs of earlier transactions stay changed.
+    pub fn cancel(&self, jobs: impl Into<Jobs>) -> Result<u64> {
+        self.0.engine.cancel(&jobs.into().0, self.0.clock.now())
+    }
+
+    /// Makes jobs available again, with at least one attempt left; says how many. Available and executing ones are left
+    /// alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel`](Self::cancel).
+    pub fn retry(&self, jobs: impl Into<Jobs>) -> Result<u64> {
+        self.0.engine.retry(&jobs.into().0, self.0.clock.now())
+    }
+
+    /// Deletes jobs; says how many. Executing ones are left alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel`](Self::cancel).
+    pub fn delete(&self, jobs: impl Into<Jobs>) -> Result<u64> {
+        self.0.engine.delete(&jobs.into().0)
+    }
+
+    /// Changes jobs; says how many. See [`Changes`](crate::Changes) for what can be changed; a closure is given the
+    /// row as it is, and is asked again when somebody else changed it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](crate::Error::is_invalid) for a change that may not be stored: that job is left as it was. Else as
+    /// [`cancel`](Self::cancel).
+    pub fn update(&self, jobs: impl Into<Jobs>, changes: impl IntoChanges) -> Result<u64> {
+        let Jobs(which) = jobs.into();
+        let mut changes = changes;
+        if let Some(value) = changes.by_value() {
+            return self.0.engine.update(&which, value, self.0.clock.now());
+        }
+        let mut count = 0;
+        let mut filter = match which {
+            Which::Ids(ids) => {
+                for id in ids {
+                    count += u64::from(self.update_one(id, &mut changes)?);
+                }
+                return Ok(count);
+            }
+            Which::Matching(filter) => {
+                Filter { order: crate::job::Order::OldestFirst, from: None, limit: 500, ..filter }
+            }
+        };
+        loop {
+            let page = self.0.engine.list(&filter)?;
+            for job in &page {
+                count += u64::from(self.update_one(job.id, &mut changes)?);
+            }
+            match page.last() {
+                Some(last) => filter.from = Some(last.id),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    fn update_one(&self, id: i64, changes: &mut impl IntoChanges) -> Result<bool> {
+        loop {
+            let Some(old) = self.0.engine.get(id)? else { return Ok(false) };
+            let mut new = old.clone();
+            changes.changes(&old).apply(&mut new, self.0.clock.now())?;
+            if self.0.engine.replace(old, new)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// How the file and the runtimes on it are doing.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn health(&self) -> Result<Health> {
+        self.0.engine.health()
+    }
+
+    /// Adds workers: builds a runtime on this file.
+    pub fn runtime(&self) -> RuntimeBuilder {
+        RuntimeBuilder::new(self.clone())
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+        &self.0.engine
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn node(&self) -> &str {
+        &self.0.node
+    }
+}
+
+impl fmt::Debug for Kiln {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kiln").field("place", &self.0.place).field("node", &self.0.node).finish_non_exhaustive()
+    }
+}

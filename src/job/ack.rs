@@ -1,0 +1,260 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::new::later;
+use super::{Json, Outcome, State};
+
+/// What identifies one attempt of one job: every write on its behalf carries it, and changes nothing once the job
+/// has moved on.
+///
+/// Hand it to whatever the job writes to elsewhere, to tell a late write of a lost attempt from one that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Fence {
+    /// The job.
+    pub id: i64,
+    /// The attempt's number.
+    pub attempt: i64,
+    /// When it was claimed, in microseconds since 1970. No two claims of a job have the same.
+    pub attempted_at: i64,
+}
+
+/// An entry of a job's errors: what went wrong at one attempt.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct JobError {
+    /// When; the epoch where the entry does not say.
+    pub at: Timestamp,
+    /// The attempt's number.
+    pub attempt: i64,
+    /// The error with its causes, or the panic with its place and backtrace.
+    pub error: String,
+}
+
+impl JobError {
+    /// Reads the stored array, keeping what can be read: an entry that is not of the usual form is shown as it is.
+    pub(crate) fn read_all(errors: &str) -> Vec<JobError> {
+        match serde_json::from_str(errors) {
+            Ok(Value::Array(entries)) => entries.iter().map(JobError::read).collect(),
+            _ => vec![JobError { at: Timestamp::UNIX_EPOCH, attempt: 0, error: errors.to_owned() }],
+        }
+    }
+
+    fn read(entry: &Value) -> JobError {
+        JobError {
+            at: entry["at"].as_str().and_then(|at| at.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH),
+            attempt: entry["attempt"].as_i64().unwrap_or(0),
+            error: entry["error"].as_str().map_or_else(|| entry.to_string(), String::from),
+        }
+    }
+}
+
+/// A claimed job's attempt: the only thing an [`Ack`] can be made from, and used up by it.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub fence: Fence,
+    pub max_attempts: i64,
+}
+
+/// How the execution of an attempt ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    Outcome(Outcome),
+    /// The error, and the delay before the next attempt.
+    Failed(String, Duration),
+    /// Told to leave by a shutdown, and gone without a result.
+    Interrupted,
+    /// Its process is dead.
+    Abandoned(String),
+}
+
+/// What to write for an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ack {
+    pub fence: Fence,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    Complete,
+    Record { encoded: String },
+    Snooze { at: Timestamp, meta: serde_json::Map<String, Value> },
+    Cancel { error: String },
+    Retry { at: Timestamp, error: String },
+    Discard { error: String },
+    Release,
+    Abandon { error: String },
+}
+
+impl Attempt {
+    /// The rule: what an attempt's end means for its job.
+    pub fn ack(self, end: End, now: Timestamp) -> Ack {
+        let due = |delay| later(now, delay).unwrap_or(Timestamp::MAX);
+        let verdict = match end {
+            End::Outcome(Outcome::Complete) => Verdict::Complete,
+            End::Outcome(Outcome::Record { encoded }) => Verdict::Record { encoded },
+            End::Outcome(Outcome::Snooze { delay, meta }) => Verdict::Snooze { at: due(delay), meta },
+            End::Outcome(Outcome::Cancel { reason }) => Verdict::Cancel { error: reason },
+            End::Failed(error, _) if self.fence.attempt >= self.max_attempts => Verdict::Discard { error },
+            End::Failed(error, delay) => Verdict::Retry { at: due(delay), error },
+            End::Interrupted => Verdict::Release,
+            End::Abandoned(error) => Verdict::Abandon { error },
+        };
+        Ack { fence: self.fence, verdict }
+    }
+}
+
+/// The part of a row that an ack changes, as it stands before.
+pub(crate) struct Standing {
+    pub attempt: i64,
+    pub max_attempts: i64,
+    pub meta: Json,
+    pub errors: String,
+    pub cancel_requested: bool,
+}
+
+/// The same part, as it stands after; `None` leaves a column as it is.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Settled {
+    pub state: State,
+    pub attempt: i64,
+    pub scheduled_at: Option<Timestamp>,
+    pub meta: Option<Json>,
+    pub errors: Option<String>,
+}
+
+impl Ack {
+    /// Applies the verdict. A job that somebody asked to cancel never runs again, however its attempt ended.
+    pub fn settle(&self, row: &Standing, now: Timestamp) -> Settled {
+        let living = |state| if row.cancel_requested { State::Cancelled } else { state };
+        let mut settled = Settled {
+            state: State::Completed,
+            attempt: row.attempt,
+            scheduled_at: None,
+            meta: None,
+            errors: self.error().map(|error| self.with_error(row, error, now)),
+        };
+        match &self.verdict {
+            Verdict::Complete => {}
+            Verdict::Record { encoded } => {
+                let mut meta = row.meta.map();
+                meta.insert("recorded".into(), Value::Bool(true));
+                meta.insert("return".into(), Value::String(encoded.clone()));
+                settled.meta = Some(meta.into());
+            }
+            Verdict::Snooze { at, meta: set } => {
+                let mut meta = count(&row.meta, "snoozed");
+                meta.extend(set.clone());
+                settled.state = living(State::Scheduled);
+                settled.attempt = (row.attempt - 1).max(0);
+                settled.scheduled_at = Some(*at);
+                settled.meta = Some(meta.into());
+            }
+            Verdict::Cancel { .. } => settled.state = State::Cancelled,
+            Verdict::Retry { at, .. } => {
+                settled.state = living(State::Retryable);
+                settled.scheduled_at = (settled.state == State::Retryable).then_some(*at);
+            }
+            Verdict::Discard { .. } => settled.state = State::Discarded,
+            Verdict::Release => {
+                settled.state = living(State::Available);
+                settled.attempt = (row.attempt - 1).max(0);
+            }
+            Verdict::Abandon { .. } if row.attempt >= row.max_attempts => {
+                settled.state = if row.cancel_requested { State::Cancelled } else { State::Discarded };
+            }
+            Verdict::Abandon { .. } => {
+                settled.state = living(State::Available);
+                settled.meta = Some(count(&row.meta, "rescued").into());
+            }
+        }
+        settled
+    }
+
+    fn error(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Cancel { error }
+            | Verdict::Retry { error, .. }
+            | Verdict::Discard { error }
+            | Verdict::Abandon { error } => Some(error),
+            Verdict::Complete | Verdict::Record { .. } | Verdict::Snooze { .. } | Verdict::Release => None,
+        }
+    }
+
+    fn with_error(&self, row: &Standing, error: &str, now: Timestamp) -> String {
+        let mut errors = match serde_json::from_str(&row.errors) {
+            Ok(Value::Array(errors)) => errors,
+            _ => vec![Value::String(row.errors.clone())],
+        };
+        errors.push(json!({ "at": now.to_string(), "attempt": self.fence.attempt, "error": error }));
+        if errors.len() > FIRST_ERRORS + LAST_ERRORS {
+            errors.drain(FIRST_ERRORS..errors.len() - LAST_ERRORS);
+        }
+        Value::Array(errors).to_string()
+    }
+}
+
+/// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.
+const FIRST_ERRORS: usize = 3;
+const LAST_ERRORS: usize = 17;
+
+/// The meta with its counter `key` raised by one.
+fn count(meta: &Json, key: &str) -> serde_json::Map<String, Value> {
+    let mut meta = meta.map();
+    let counted = meta.get(key).and_then(Value::as_i64).unwrap_or(0);
+    meta.insert(key.into(), json!(counted.saturating_add(1)));
+    meta
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing() -> Standing {
+        Standing { attempt: 2, max_attempts: 5, meta: Json::EMPTY, errors: "[]".into(), cancel_requested: false }
+    }
+
+    fn ack(verdict: Verdict) -> Ack {
+        Ack { fence: Fence { id: 7, attempt: 2, attempted_at: 11 }, verdict }
+    }
+
+    #[test]
+    fn a_long_history_keeps_its_beginning_and_its_end() {
+        let mut row = standing();
+        for n in 0..100 {
+            let retry = ack(Verdict::Retry { at: Timestamp::UNIX_EPOCH, error: format!("error {n}") });
+            row.errors = retry.settle(&row, Timestamp::UNIX_EPOCH).errors.unwrap();
+        }
+        let errors = JobError::read_all(&row.errors);
+        assert_eq!(errors.len(), FIRST_ERRORS + LAST_ERRORS);
+        assert_eq!(errors[2].error, "error 2");
+        assert_eq!(errors[3].error, "error 83");
+        assert_eq!(errors[19].error, "error 99");
+    }
+
+    #[test]
+    fn a_job_asked_to_cancel_never_runs_again() {
+        let at = Timestamp::UNIX_EPOCH;
+        let error = || String::from("e");
+        for verdict in [
+            Verdict::Retry { at, error: error() },
+            Verdict::Snooze { at, meta: Default::default() },
+            Verdict::Release,
+            Verdict::Abandon { error: error() },
+        ] {
+            let row = Standing { cancel_requested: true, ..standing() };
+            assert_eq!(ack(verdict).settle(&row, at).state, State::Cancelled);
+        }
+    }
+
+    #[test]
+    fn errors_that_are_no_json_are_kept_and_shown() {
+        let row = Standing { errors: "half a".into(), ..standing() };
+        let errors = ack(Verdict::Cancel { error: "e".into() }).settle(&row, Timestamp::UNIX_EPOCH).errors.unwrap();
+        let read: Vec<String> = JobError::read_all(&errors).into_iter().map(|entry| entry.error).collect();
+        assert_eq!(read, ["\"half a\"", "e"]);
+    }
+}

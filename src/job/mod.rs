@@ -1,0 +1,167 @@
+//! Words and rules: no SQL, no thread, no clock, no dice.
+
+mod ack;
+pub mod backoff;
+mod cron;
+mod filter;
+mod json;
+mod new;
+mod outcome;
+mod recorded;
+mod state;
+mod update;
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+pub(crate) use ack::{Ack, Attempt, End, Standing, Verdict};
+pub use ack::{Fence, JobError};
+pub use cron::{Cron, Schedule};
+pub use filter::Jobs;
+pub use filter::{Counts, Filter};
+pub(crate) use filter::{Order, Which};
+pub use json::Json;
+pub use new::NewJob;
+pub use outcome::{Failure, Outcome};
+#[cfg(feature = "testing")]
+pub(crate) use recorded::decode as decode_recorded;
+pub use state::State;
+pub(crate) use state::Verb;
+pub use update::{Changes, IntoChanges};
+
+use crate::{Error, Result};
+
+/// A job: one row, and with it the whole history of a piece of work.
+///
+/// A `Job` is a copy of the row as it was read. It is never validated on the way in: a row that something else
+/// wrote or damaged can still be shown. What is stored is described at [`NewJob`], what happens to it in the
+/// [crate documentation](crate#a-jobs-life).
+///
+/// ```
+/// use kiln::{Kiln, NewJob, State};
+/// use serde_json::json;
+///
+/// let kiln = Kiln::in_memory()?;
+/// let job = kiln.enqueue(NewJob::new("app.Mailer").args(json!({ "to": "a@b.c" })).queue("mailers"))?;
+///
+/// assert_eq!(job.state, State::Available);
+/// assert_eq!(job.to_string(), r#"Job(id=1, worker=Mailer, args={"to":"a@b.c"}, queue=mailers, state=available)"#);
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Job {
+    /// Given by the database, never used twice.
+    pub id: i64,
+    /// Where in its life the job is.
+    pub state: State,
+    /// The lane it waits in.
+    pub queue: String,
+    /// The [`NAME`](crate::Worker::NAME) of the worker that executes it.
+    pub worker: String,
+    /// What the worker is given: a JSON object.
+    pub args: Json,
+    /// What others noted about it: a JSON object.
+    pub meta: Json,
+    /// Trimmed, lower-cased, without doubles, sorted.
+    pub tags: Vec<String>,
+    /// What went wrong, attempt by attempt, oldest first. The first 3 and the last 17 are kept.
+    pub errors: Vec<JobError>,
+    /// How often it was claimed, not counting attempts given back. 0 for a job never claimed.
+    pub attempt: i64,
+    /// When `attempt` reaches it and fails, the job is discarded.
+    pub max_attempts: i64,
+    /// 0 to 9; 0 goes first.
+    pub priority: i64,
+    /// Who claimed it last: the node's name, then the runtime's id. Empty for a job never claimed.
+    pub attempted_by: Vec<String>,
+    /// When it was enqueued.
+    pub inserted_at: Timestamp,
+    /// When it is, or was, due.
+    pub scheduled_at: Timestamp,
+    /// When it was claimed last.
+    pub attempted_at: Option<Timestamp>,
+    /// When it completed.
+    pub completed_at: Option<Timestamp>,
+    /// When it was cancelled.
+    pub cancelled_at: Option<Timestamp>,
+    /// When it was discarded.
+    pub discarded_at: Option<Timestamp>,
+    /// When somebody asked for it to be cancelled while it was executing. Such a job never runs again.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// What the enqueuer attached for hooks. Only on a job just enqueued: it is never stored.
+    pub extra: Map<String, Value>,
+}
+
+impl Job {
+    /// The value the job recorded when it completed, see [`Outcome::record`]. `None` where it recorded none.
+    ///
+    /// # Errors
+    ///
+    /// [`is_malformed`](Error::is_malformed) when the stored value is damaged or is no `T`.
+    pub fn recorded<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        match self.meta.get("return") {
+            Some(Value::String(encoded)) if self.meta.get("recorded") == Some(Value::Bool(true)) => {
+                recorded::decode(&encoded).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks what may not be stored; the same for a new job and for a changed one.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.queue.trim().is_empty() {
+            return Err(blank("queue", &self.queue));
+        }
+        if self.worker.trim().is_empty() {
+            return Err(blank("worker", &self.worker));
+        }
+        if self.max_attempts < 1 {
+            let message = format!("max_attempts must be at least 1, got {}", self.max_attempts);
+            return Err(Error::invalid("max_attempts", message));
+        }
+        if !(0..=9).contains(&self.priority) {
+            let message = format!("priority must be between 0 and 9, got {}", self.priority);
+            return Err(Error::invalid("priority", message));
+        }
+        Ok(())
+    }
+}
+
+fn blank(field: &'static str, value: &str) -> Error {
+    Error::invalid(field, format!("{field} must not be blank, got {value:?}"))
+}
+
+/// Tags as they are stored: trimmed, lower-cased, without doubles and blanks, sorted.
+pub(crate) fn normalize_tags(tags: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut tags: Vec<String> =
+        tags.into_iter().map(|tag| tag.trim().to_lowercase()).filter(|t| !t.is_empty()).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let worker = self.worker.rsplit(['.', ':', '/']).next().unwrap_or(&self.worker);
+        write!(
+            f,
+            "Job(id={}, worker={worker}, args={}, queue={}, state={})",
+            self.id, self.args, self.queue, self.state
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_trimmed_lowered_sorted_and_unique() {
+        let tags = ["B", " a ", "b", "", "  ", "a b"].map(String::from);
+        assert_eq!(normalize_tags(tags), ["a", "a b", "b"]);
+    }
+}

@@ -1,0 +1,194 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Job, Json, State, normalize_tags};
+use crate::{Error, Result};
+
+/// A job to be enqueued: built with overrides, validated once when it is enqueued.
+///
+/// | field | default | may be |
+/// | --- | --- | --- |
+/// | `worker` | - | not blank |
+/// | `args`, `meta` | `{}` | anything serde writes as a JSON object; `()` is `{}` |
+/// | `queue` | `default` | not blank |
+/// | `max_attempts` | 20 | at least 1 |
+/// | `priority` | 0 | 0 to 9, 0 first |
+/// | `tags` | none | trimmed, lower-cased, sorted, doubles and blanks dropped |
+/// | `scheduled_at` | now | any time; a job given one starts as `scheduled`, also when it lies in the past |
+/// | `state` | `available` | `suspended`, to hold it back; a finished state, to bring history along |
+///
+/// Most jobs are made from a worker, with its defaults: [`Worker::job`](crate::Worker::job).
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::{Kiln, NewJob, State};
+/// use serde_json::json;
+///
+/// let kiln = Kiln::in_memory()?;
+/// let job = kiln.enqueue(
+///     NewJob::new("app.Mailer")
+///         .args(json!({ "to": "a@b.c" }))
+///         .queue("mailers")
+///         .tags(["Welcome", " new "])
+///         .schedule_in(Duration::from_secs(60)),
+/// )?;
+///
+/// assert_eq!(job.state, State::Scheduled);
+/// assert_eq!(job.tags, ["new", "welcome"]);
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a new job does nothing until it is enqueued"]
+pub struct NewJob {
+    worker: String,
+    queue: String,
+    args: Result<Json>,
+    meta: Result<Json>,
+    tags: Vec<String>,
+    max_attempts: i64,
+    priority: i64,
+    due: Due,
+    state: Option<State>,
+    extra: Map<String, Value>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Now,
+    In(Duration),
+    At(Timestamp),
+}
+
+impl NewJob {
+    /// A job for the worker of this name, with every default.
+    pub fn new(worker: impl Into<String>) -> Self {
+        Self {
+            worker: worker.into(),
+            queue: "default".into(),
+            args: Ok(Json::EMPTY),
+            meta: Ok(Json::EMPTY),
+            tags: Vec::new(),
+            max_attempts: 20,
+            priority: 0,
+            due: Due::Now,
+            state: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// What the worker is given.
+    pub fn args(mut self, args: impl Serialize) -> Self {
+        self.args = Json::object("args", &args);
+        self
+    }
+
+    /// What is noted about the job, for others to read.
+    pub fn meta(mut self, meta: impl Serialize) -> Self {
+        self.meta = Json::object("meta", &meta);
+        self
+    }
+
+    /// The queue it waits in.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = queue.into();
+        self
+    }
+
+    /// How often it is attempted at the most.
+    pub fn max_attempts(mut self, max_attempts: i64) -> Self {
+        self.max_attempts = max_attempts;
+        self
+    }
+
+    /// 0 to 9; 0 goes first.
+    pub fn priority(mut self, priority: i64) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Words to find it by; they replace a worker's default tags.
+    pub fn tags(mut self, tags: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// When it is due.
+    pub fn scheduled_at(mut self, at: Timestamp) -> Self {
+        self.due = Due::At(at);
+        self
+    }
+
+    /// How long after the enqueue it is due.
+    pub fn schedule_in(mut self, delay: Duration) -> Self {
+        self.due = Due::In(delay);
+        self
+    }
+
+    /// The state it starts in, see the table above.
+    pub fn state(mut self, state: State) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Attaches a value for hooks to see. It is never stored.
+    pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.extra.insert(key.into(), value.into());
+        self
+    }
+
+    /// The row to store, validated. Its id is 0 until the database gives one.
+    pub(crate) fn build(self, now: Timestamp) -> Result<Job> {
+        let scheduled_at = match self.due {
+            Due::Now => None,
+            Due::At(at) => Some(at),
+            Due::In(delay) => Some(later(now, delay).ok_or_else(|| {
+                Error::invalid("schedule_in", format!("schedule_in must end before the year 9999, got {delay:?}"))
+            })?),
+        };
+        let state = match (self.state, scheduled_at) {
+            (None | Some(State::Available), None) => State::Available,
+            (None | Some(State::Available), Some(_)) => State::Scheduled,
+            (Some(state @ (State::Executing | State::Unknown)), _) => {
+                return Err(Error::invalid("state", format!("state of a new job must not be {state}")));
+            }
+            (Some(state), _) => state,
+        };
+        let job = Job {
+            id: 0,
+            state,
+            queue: self.queue,
+            worker: self.worker,
+            args: self.args?,
+            meta: self.meta?,
+            tags: normalize_tags(self.tags),
+            errors: Vec::new(),
+            attempt: 0,
+            max_attempts: self.max_attempts,
+            priority: self.priority,
+            attempted_by: Vec::new(),
+            inserted_at: now,
+            scheduled_at: scheduled_at.map_or(now, whole_micros),
+            attempted_at: None,
+            completed_at: None,
+            cancelled_at: None,
+            discarded_at: None,
+            cancel_requested_at: None,
+            extra: self.extra,
+        };
+        job.validate()?;
+        Ok(job)
+    }
+}
+
+/// The file keeps microseconds: what is handed back is what was stored.
+pub(super) fn whole_micros(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}
+
+/// `now + delay`, where that is a time at all.
+pub(super) fn later(now: Timestamp, delay: Duration) -> Option<Timestamp> {
+    now.checked_add(delay).ok()
+}

@@ -1,0 +1,76 @@
+//! One attempt: decode, run, and turn what came of it into an ack.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::house::House;
+use super::lane::Task;
+use super::panics::catch;
+use crate::Job;
+use crate::job::{Ack, End, backoff};
+use crate::worker::{Control, Entry, Reason};
+use crate::{Failure, Outcome};
+
+/// The life of a worker thread.
+pub(super) fn work(house: &Arc<House>, lane: usize) {
+    while let Some(task) = house.lanes[lane].next() {
+        let Some(ack) = execute(house, &task) else {
+            // Written off: another thread has this one's place.
+            house.unstuck();
+            return;
+        };
+        drop(task);
+        house.acknowledge(ack);
+        house.lanes[lane].done();
+        house.engine.turn();
+    }
+}
+
+/// Executes a task; `None` when its attempt was written off meanwhile.
+fn execute(house: &House, task: &Task) -> Option<Ack> {
+    let end = match house.workers.get(&task.job.worker) {
+        // Cancelled or stopped before it began: it is as if it had never been claimed.
+        _ if task.flag.is_raised() => End::Interrupted,
+        Some(worker) => run(house, task, &**worker),
+        None => End::Interrupted,
+    };
+    house.end(task.fence).map(|attempt| attempt.ack(end, house.clock.now()))
+}
+
+fn run(house: &House, task: &Task, worker: &dyn Entry) -> End {
+    let timeout = match catch(|| worker.timeout(&task.job)) {
+        Ok(timeout) => timeout,
+        Err(panic) => return End::Failed(format!("timeout {panic}"), delay(worker, &task.job)),
+    };
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let control = Control { fence: task.fence, flag: Arc::clone(&task.flag), deadline };
+    house.begin(task.fence, deadline);
+    let result = catch(|| worker.process(&task.job, &control).map_err(|failure: Failure| failure.to_string()));
+    let failed = |error| End::Failed(error, delay(worker, &task.job));
+    match (result, task.flag.reason()) {
+        (Err(panic), _) => failed(panic),
+        // Told to leave, it left: whatever it says of itself, it was not done.
+        (Ok(Err(_) | Ok(Outcome::Cancel { .. })), Some(Reason::Stop)) => End::Interrupted,
+        (Ok(Err(error)), Some(Reason::Timeout)) => failed(timed_out(timeout, &error)),
+        (Ok(Ok(Outcome::Cancel { reason })), Some(Reason::Timeout)) => failed(timed_out(timeout, &reason)),
+        (Ok(Err(error)), _) => failed(error),
+        (Ok(Ok(outcome)), _) => End::Outcome(outcome),
+    }
+}
+
+fn timed_out(timeout: Option<Duration>, said: &str) -> String {
+    format!("timed out after {:?}: {said}", timeout.unwrap_or_default())
+}
+
+/// How long to wait after this failure. A backoff that panics is none.
+fn delay(worker: &dyn Entry, job: &Job) -> Duration {
+    let own = catch(|| worker.backoff(job)).ok().flatten();
+    own.unwrap_or_else(|| default_backoff(job.attempt, job.max_attempts))
+}
+
+pub(super) fn default_backoff(attempt: i64, max_attempts: i64) -> Duration {
+    let number = |n: i64| u32::try_from(n.max(0)).unwrap_or(u32::MAX);
+    let draw = fastrand::f64();
+    let seconds = backoff::jittery_clamped(number(attempt), number(max_attempts), backoff::CLAMPED_MAX, draw);
+    Duration::from_secs(seconds)
+}

@@ -1,0 +1,324 @@
+//! The house at work: what the threads of a runtime share, and its part in every transaction.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::lane::{Lane, Task};
+use super::{Settings, execute};
+use crate::clock::Clock;
+use crate::engine::{Claimed, Crew, Demand, Engine, Member, News, Turn};
+use crate::health::Pulse;
+use crate::job::{Ack, Attempt, End, Fence};
+use crate::worker::{Flag, Reason, Registry};
+
+pub(super) struct House {
+    pub engine: Arc<dyn Engine>,
+    pub clock: Clock,
+    pub member: Arc<Member>,
+    pub settings: Settings,
+    pub workers: Registry,
+    pub lanes: Vec<Lane>,
+    pub alarm: Alarm,
+    /// Acks of finished attempts, until they are written.
+    acks: Mutex<Vec<Ack>>,
+    runs: Mutex<HashMap<i64, Run>>,
+    /// Rung whenever a run ends.
+    ended: Condvar,
+    stuck: AtomicUsize,
+    stopping: AtomicBool,
+    itself: Weak<House>,
+}
+
+/// A claimed attempt, until it is acknowledged.
+struct Run {
+    attempt: Attempt,
+    lane: usize,
+    flag: Arc<Flag>,
+    /// When its time is up; then, when it is written off.
+    deadline: Option<Instant>,
+    timed_out: bool,
+}
+
+impl House {
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        clock: Clock,
+        member: Member,
+        settings: Settings,
+        workers: Registry,
+        queues: &[(String, usize)],
+    ) -> Arc<House> {
+        Arc::new_cyclic(|itself| House {
+            engine,
+            clock,
+            member: Arc::new(member),
+            settings,
+            workers,
+            lanes: queues.iter().map(|(queue, limit)| Lane::new(queue, *limit)).collect(),
+            alarm: Alarm::default(),
+            acks: Mutex::default(),
+            runs: Mutex::default(),
+            ended: Condvar::new(),
+            stuck: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            itself: itself.clone(),
+        })
+    }
+
+    fn claiming(&self) -> bool {
+        !self.stopping.load(Ordering::Acquire) && self.stuck.load(Ordering::Acquire) < self.settings.max_stuck
+    }
+
+    /// From now on nothing is claimed.
+    pub fn stop_claiming(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether a transaction would have something to do.
+    pub fn has_business(&self) -> bool {
+        !self.acks.lock().is_empty() || (self.claiming() && self.lanes.iter().any(Lane::wants))
+    }
+
+    pub fn unwritten(&self) -> usize {
+        self.acks.lock().len()
+    }
+
+    pub fn acknowledge(&self, ack: Ack) {
+        self.acks.lock().push(ack);
+    }
+
+    /// A thread begins a task: from now on its time runs.
+    pub fn begin(&self, fence: Fence, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return };
+        let mut runs = self.runs.lock();
+        if let Some(run) = runs.get_mut(&fence.id).filter(|run| run.attempt.fence == fence) {
+            run.deadline = Some(deadline);
+            drop(runs);
+            self.alarm.ring();
+        }
+    }
+
+    /// Takes the attempt out of the house, for its ack; `None` when somebody else did.
+    pub fn end(&self, fence: Fence) -> Option<Attempt> {
+        let mut runs = self.runs.lock();
+        if runs.get(&fence.id).is_none_or(|run| run.attempt.fence != fence) {
+            return None;
+        }
+        let run = runs.remove(&fence.id);
+        if runs.is_empty() {
+            self.ended.notify_all();
+        }
+        run.map(|run| run.attempt)
+    }
+
+    /// A thread that was written off has come back after all.
+    pub fn unstuck(&self) {
+        self.stuck.fetch_sub(1, Ordering::AcqRel);
+        self.engine.turn();
+    }
+
+    /// Raises the flag of these jobs, where they run here.
+    pub fn cancel(&self, ids: &[i64]) {
+        let runs = self.runs.lock();
+        ids.iter().filter_map(|id| runs.get(id)).for_each(|run| run.flag.raise(Reason::Cancel));
+    }
+
+    /// Asks everything that runs to leave.
+    pub fn ask_to_leave(&self) {
+        self.runs.lock().values().for_each(|run| run.flag.raise(Reason::Stop));
+    }
+
+    /// Waits until nothing runs, no longer than `until`, not counting runs of the calling thread; says how many do.
+    pub fn wait_for_runs(&self, until: Instant) -> usize {
+        let mut runs = self.runs.lock();
+        while !runs.is_empty() && !self.ended.wait_until(&mut runs, until).timed_out() {}
+        runs.len()
+    }
+
+    /// Gives back the jobs that no thread has begun; says how many.
+    pub fn give_back_ready(&self) -> usize {
+        let tasks: Vec<Task> = self.lanes.iter().flat_map(Lane::clear).collect();
+        tasks.iter().filter_map(|task| self.end(task.fence)).map(|attempt| self.release(attempt)).count()
+    }
+
+    /// Gives back the jobs that still run; says how many. Their threads are on their own.
+    pub fn give_back_running(&self) -> usize {
+        let runs: Vec<Run> = self.runs.lock().drain().map(|(_, run)| run).collect();
+        for run in &runs {
+            self.lanes[run.lane].write_off();
+            self.stuck.fetch_add(1, Ordering::AcqRel);
+        }
+        runs.into_iter().map(|run| self.release(run.attempt)).count()
+    }
+
+    fn release(&self, attempt: Attempt) {
+        self.acknowledge(attempt.ack(End::Interrupted, self.clock.now()));
+    }
+
+    /// Looks after those whose time is up: first they are asked to leave, then written off. Says when to look again.
+    pub fn watch(&self, now: Instant) -> Option<Instant> {
+        let mut written_off = Vec::new();
+        let mut runs = self.runs.lock();
+        for run in runs.values_mut().filter(|run| run.deadline.is_some_and(|deadline| deadline <= now)) {
+            if run.timed_out {
+                written_off.push(run.attempt.fence);
+            } else {
+                run.timed_out = true;
+                run.deadline = now.checked_add(self.settings.timeout_grace);
+                run.flag.raise(Reason::Timeout);
+            }
+        }
+        let next = runs.values().filter_map(|run| run.deadline).filter(|deadline| *deadline > now).min();
+        drop(runs);
+        for fence in &written_off {
+            self.write_off(*fence);
+        }
+        if !written_off.is_empty() {
+            self.engine.turn();
+        }
+        next
+    }
+
+    fn write_off(&self, fence: Fence) {
+        let lane = self.runs.lock().get(&fence.id).map(|run| run.lane);
+        if let (Some(lane), Some(attempt)) = (lane, self.end(fence)) {
+            let grace = self.settings.timeout_grace;
+            let error =
+                format!("timed out and stuck: asked to leave, it did not within {grace:?}; its thread is written off");
+            let delay = execute::default_backoff(attempt.fence.attempt, attempt.max_attempts);
+            self.stuck.fetch_add(1, Ordering::AcqRel);
+            self.acknowledge(attempt.ack(End::Failed(error, delay), self.clock.now()));
+            self.lanes[lane].write_off();
+        }
+    }
+
+    fn enter(&self, lane: usize, Claimed { attempt, job }: Claimed) -> Task {
+        let flag = Arc::new(Flag::default());
+        let task = Task { fence: attempt.fence, job: Arc::new(job), flag: Arc::clone(&flag) };
+        let run = Run { attempt, lane, flag, deadline: None, timed_out: false };
+        self.runs.lock().insert(task.fence.id, run);
+        task
+    }
+
+    fn hire(&self, lane: usize) {
+        let house = self.itself.upgrade().expect("BUG: a house that delivers is not gone");
+        let name = format!("kiln-{}", self.lanes[lane].queue);
+        let hired = thread::Builder::new().name(name).spawn(move || execute::work(&house, lane));
+        if hired.is_err() && self.lanes[lane].unborn() {
+            // Better done elsewhere or later than never.
+            self.give_back_ready();
+            self.lanes[lane].ring();
+        }
+    }
+}
+
+impl Crew for House {
+    fn gather(&self, news: &News) -> Turn {
+        let mut demands = Vec::new();
+        let claiming = self.claiming();
+        for lane in &self.lanes {
+            if news.rings(&lane.queue) {
+                lane.ring();
+            }
+            if claiming && let Some(slots) = lane.demand() {
+                demands.push(Demand { queue: Arc::clone(&lane.queue), limit: slots });
+            }
+        }
+        let acks = std::mem::take(&mut *self.acks.lock());
+        Turn { runtime: Arc::clone(&self.member), now: self.clock.now(), acks, demands }
+    }
+
+    fn deliver(&self, turn: Turn, claimed: Vec<Claimed>) {
+        let mut claimed = claimed.into_iter().peekable();
+        for demand in turn.demands {
+            let Some(lane) = self.lanes.iter().position(|lane| lane.queue == demand.queue) else { continue };
+            let mut tasks = Vec::new();
+            while let Some(claim) = claimed.next_if(|claim| *claim.job.queue == *demand.queue) {
+                tasks.push(self.enter(lane, claim));
+            }
+            for _ in 0..self.lanes[lane].deliver(demand.limit, tasks) {
+                self.hire(lane);
+            }
+        }
+    }
+
+    fn give_back(&self, turn: Turn) {
+        self.acks.lock().splice(0..0, turn.acks);
+        for demand in turn.demands {
+            if let Some(lane) = self.lanes.iter().find(|lane| lane.queue == demand.queue) {
+                lane.give_back(demand.limit);
+            }
+        }
+    }
+
+    fn hear(&self, news: &News) {
+        self.lanes.iter().filter(|lane| news.rings(&lane.queue)).for_each(Lane::ring);
+        self.cancel(&news.cancelling);
+        self.alarm.due(news);
+    }
+
+    fn pulse(&self) -> Pulse {
+        Pulse {
+            executing: self.runs.lock().len(),
+            stuck: self.stuck.load(Ordering::Acquire),
+            claiming: self.claiming(),
+            unwritten: self.unwritten(),
+        }
+    }
+}
+
+/// What wakes the scheduler thread before its time.
+#[derive(Default)]
+pub(super) struct Alarm {
+    state: Mutex<Wake>,
+    rung: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wake {
+    rung: bool,
+    /// Something is due earlier than was planned for.
+    pub due: bool,
+    /// A cancel was asked for, and for whom was not said.
+    pub cancelling: bool,
+    planned: Option<i64>,
+}
+
+impl Alarm {
+    pub fn ring(&self) {
+        self.state.lock().rung = true;
+        self.rung.notify_all();
+    }
+
+    /// When the scheduler expects the next job to be due, in microseconds since 1970.
+    pub fn plan(&self, due: Option<i64>) {
+        self.state.lock().planned = due;
+    }
+
+    fn due(&self, news: &News) {
+        let mut state = self.state.lock();
+        let due = news.due.is_some_and(|due| state.planned.is_none_or(|planned| due < planned));
+        let cancelling = news.cancelling.contains(&0);
+        if due || cancelling {
+            state.rung = true;
+            state.due |= due;
+            state.cancelling |= cancelling;
+            drop(state);
+            self.rung.notify_all();
+        }
+    }
+
+    /// Waits for a ring or for the time; says what it was rung for.
+    pub fn wait(&self, until: Instant) -> Wake {
+        let mut state = self.state.lock();
+        while !state.rung && !self.rung.wait_until(&mut state, until).timed_out() {}
+        let wake = *state;
+        *state = Wake { planned: wake.planned, ..Wake::default() };
+        wake
+    }
+}

@@ -1,0 +1,164 @@
+//! The scheduler thread: a tick of every keeper, then a rest.
+//!
+//! A keeper is asked what there is to do `now` and says how long it may rest. Nothing here waits longer than a
+//! minute, since clocks jump and laptops sleep; a wait that was too long or too short is planned anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::house::{House, Wake};
+use crate::engine::{Cutoffs, News};
+
+/// How often another process's plain INSERT is looked for, a dead runtime's lock tried, and an ack that could not be
+/// written tried again: twice within the second that is promised would not be quiet.
+const LOOK: Duration = Duration::from_millis(700);
+
+const LONGEST: Duration = Duration::from_secs(60);
+const PRUNE: Duration = Duration::from_secs(60);
+
+const STAGE_BATCH: u32 = 1000;
+const RESCUE_BATCH: u32 = 500;
+const PRUNE_BATCH: u32 = 500;
+
+pub(super) struct Keepers {
+    house: Arc<House>,
+    look: Instant,
+    /// When the next job is due, as far as is known.
+    due: Due,
+    prune: Instant,
+    others: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Unknown,
+    Never,
+    At(Timestamp),
+}
+
+impl Keepers {
+    pub fn new(house: Arc<House>) -> Self {
+        let now = Instant::now();
+        Self { house, look: now, due: Due::Unknown, prune: now, others: true }
+    }
+
+    /// The life of the scheduler thread.
+    pub fn run(mut self, stopping: &AtomicBool) {
+        let mut wake = Wake::default();
+        while !stopping.load(Ordering::Acquire) {
+            let rest = self.tick(wake);
+            wake = self.house.alarm.wait(rest);
+        }
+    }
+
+    /// Does what is due; says until when there is nothing to do.
+    fn tick(&mut self, wake: Wake) -> Instant {
+        let now = Instant::now();
+        if now >= self.look {
+            self.look_around();
+            self.look = now + LOOK;
+        }
+        if wake.due {
+            self.due = Due::Unknown;
+        }
+        if wake.cancelling {
+            self.cancel();
+        }
+        let staged = self.stage(now);
+        let watched = self.house.watch(now);
+        if now >= self.prune {
+            self.prune = self.prune(now);
+        }
+        let rests = [Some(self.look), Some(self.prune), staged, watched, now.checked_add(LONGEST)];
+        rests.into_iter().flatten().min().unwrap_or(now)
+    }
+
+    /// What others may have done, and what went wrong before.
+    fn look_around(&mut self) {
+        // An error here is one of the database: the next look tries again.
+        if self.house.engine.changed_elsewhere().unwrap_or(true) {
+            self.due = Due::Unknown;
+            self.others = true;
+            self.house.lanes.iter().for_each(|lane| lane.ring());
+            self.cancel();
+        }
+        if self.others
+            && let Ok(rescued) = self.house.engine.rescue(self.house.clock.now(), RESCUE_BATCH)
+        {
+            self.others = rescued.others;
+        }
+        if let Some(age) = self.house.settings.rescue_after {
+            let now = self.house.clock.now();
+            let before = now.checked_sub(age).unwrap_or(Timestamp::MIN);
+            let _ = self.house.engine.rescue_older(before, now, RESCUE_BATCH);
+        }
+        if self.house.has_business() {
+            self.house.engine.turn();
+        }
+    }
+
+    fn cancel(&self) {
+        if let Ok(ids) = self.house.engine.cancelling() {
+            self.house.cancel(&ids);
+        }
+    }
+
+    fn stage(&mut self, now: Instant) -> Option<Instant> {
+        let time = self.house.clock.now();
+        let is_due = match self.due {
+            Due::Unknown => true,
+            Due::Never => false,
+            Due::At(due) => due <= time,
+        };
+        if is_due {
+            self.due = match self.house.engine.stage(&self.house.member.queues, time, STAGE_BATCH) {
+                Ok(staged) => staged.next_due.map_or(Due::Never, Due::At),
+                Err(_) => return Some(now + LOOK),
+            };
+        }
+        match self.due {
+            Due::Unknown => Some(now),
+            Due::Never => {
+                self.house.alarm.plan(None);
+                None
+            }
+            Due::At(due) => {
+                self.house.alarm.plan(Some(due.as_microsecond()));
+                now.checked_add(Duration::try_from(due.duration_since(time)).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Deletes a batch of old jobs; says when to go on.
+    fn prune(&self, now: Instant) -> Instant {
+        let time = self.house.clock.now();
+        let before = |age: Duration| time.checked_sub(age).ok();
+        let retention = &self.house.settings.retention;
+        let cutoffs = Cutoffs {
+            completed: before(retention.completed),
+            cancelled: before(retention.cancelled),
+            discarded: before(retention.discarded),
+        };
+        match self.house.engine.prune(&cutoffs, PRUNE_BATCH) {
+            // The others on the file are let in between.
+            Ok(pruned) if pruned >= u64::from(PRUNE_BATCH) => now + Duration::from_millis(20),
+            Ok(_) | Err(_) => now + PRUNE,
+        }
+    }
+}
+
+impl House {
+    /// What a runtime that starts does at once: rescue, before it claims.
+    pub fn first_look(&self) {
+        let _ = self.engine.rescue(self.clock.now(), RESCUE_BATCH);
+        self.ring_all();
+    }
+
+    fn ring_all(&self) {
+        use crate::engine::Crew;
+        self.hear(&News { all_queues: true, ..News::default() });
+    }
+}

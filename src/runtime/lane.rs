@@ -1,0 +1,160 @@
+//! A lane: the threads that execute one queue's jobs. Lanes share nothing, so that none can delay another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::Job;
+use crate::job::Fence;
+use crate::worker::Flag;
+
+pub(super) struct Lane {
+    pub queue: Arc<str>,
+    limit: usize,
+    /// Whether the table may hold jobs for this lane.
+    rung: AtomicBool,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+/// A claimed job on its way to a thread.
+pub(super) struct Task {
+    pub job: Arc<Job>,
+    pub fence: Fence,
+    pub flag: Arc<Flag>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Slots taken, from the moment a claim asks for them until their job has ended.
+    taken: usize,
+    ready: VecDeque<Task>,
+    threads: usize,
+    /// Threads that wait for work.
+    idle: usize,
+    /// Threads that will look for work without being woken.
+    returning: usize,
+    closed: bool,
+}
+
+impl Lane {
+    pub fn new(queue: &str, limit: usize) -> Self {
+        // A new lane does not know what the table holds.
+        let rung = AtomicBool::new(true);
+        Self { queue: queue.into(), limit, rung, state: Mutex::default(), work: Condvar::new() }
+    }
+
+    pub fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+    }
+
+    /// Whether a claim may find something, and there is room for it.
+    pub fn wants(&self) -> bool {
+        self.rung.load(Ordering::Acquire) && self.state.lock().taken < self.limit
+    }
+
+    /// Takes the free slots for a claim, when there may be jobs for them.
+    pub fn demand(&self) -> Option<usize> {
+        if !self.rung.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let free = self.limit.saturating_sub(state.taken);
+        if free == 0 || state.closed {
+            return None;
+        }
+        state.taken += free;
+        // Before the claim: a ring from now on means a job it may not have seen.
+        self.rung.store(false, Ordering::Release);
+        Some(free)
+    }
+
+    /// The answer to a demand. Says how many threads are missing for it.
+    pub fn deliver(&self, demanded: usize, tasks: Vec<Task>) -> usize {
+        let mut state = self.state.lock();
+        state.taken -= demanded - tasks.len();
+        if tasks.len() == demanded {
+            self.ring();
+        }
+        let hands = state.idle + state.returning;
+        let to_wake = tasks.len().min(state.idle).saturating_sub(state.returning);
+        state.ready.extend(tasks);
+        let missing = state.ready.len().saturating_sub(hands).min(self.limit.saturating_sub(state.threads));
+        state.threads += missing;
+        // A thread about to be born looks for work by itself.
+        state.returning += missing;
+        drop(state);
+        for _ in 0..to_wake {
+            self.work.notify_one();
+        }
+        missing
+    }
+
+    /// A thread that was counted on could not be made; `true` when none is left to do the work.
+    pub fn unborn(&self) -> bool {
+        let mut state = self.state.lock();
+        state.threads -= 1;
+        state.returning -= 1;
+        state.threads == 0
+    }
+
+    /// The next job for the calling thread; `None` when the lane is closed.
+    pub fn next(&self) -> Option<Task> {
+        let mut state = self.state.lock();
+        state.returning -= 1;
+        loop {
+            if let Some(task) = state.ready.pop_front() {
+                return Some(task);
+            }
+            if state.closed {
+                state.threads -= 1;
+                self.work.notify_all();
+                return None;
+            }
+            state.idle += 1;
+            self.work.wait(&mut state);
+            state.idle -= 1;
+        }
+    }
+
+    /// The calling thread's job has ended: its slot is free, and the thread comes back for more.
+    pub fn done(&self) {
+        let mut state = self.state.lock();
+        state.taken -= 1;
+        state.returning += 1;
+    }
+
+    /// A thread does not come back: its slot is another's.
+    pub fn write_off(&self) {
+        let mut state = self.state.lock();
+        state.taken -= 1;
+        state.threads -= 1;
+    }
+
+    /// Gives back slots that were asked for in vain.
+    pub fn give_back(&self, slots: usize) {
+        self.state.lock().taken -= slots;
+        self.ring();
+    }
+
+    /// Takes away the jobs that no thread has begun.
+    pub fn clear(&self) -> Vec<Task> {
+        let mut state = self.state.lock();
+        state.taken -= state.ready.len();
+        state.ready.drain(..).collect()
+    }
+
+    /// No more work: the threads leave as soon as they come by.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_all();
+    }
+
+    /// Waits until the threads have left, but for `except` and no longer than `until`.
+    pub fn wait_for_threads(&self, except: usize, until: std::time::Instant) {
+        let mut state = self.state.lock();
+        while state.threads > except && !self.work.wait_until(&mut state, until).timed_out() {}
+    }
+}

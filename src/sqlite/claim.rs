@@ -1,0 +1,124 @@
+//! A runtime's part in a transaction: acks first, then claims for the slots they freed.
+
+use jiff::Timestamp;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
+
+use super::write::Tx;
+use super::{failed, rows, sql};
+use crate::Result;
+use crate::engine::{Claimed, Demand, Turn};
+use crate::job::{Ack, Attempt, Fence, Standing, State, Verdict};
+
+pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Vec<Claimed>> {
+    for ack in &turn.acks {
+        acknowledge(tx, ack, turn.now)?;
+    }
+    let mut claimed = Vec::new();
+    for demand in &turn.demands {
+        claim_queue(tx.conn, turn, demand, &mut claimed)?;
+    }
+    Ok(claimed)
+}
+
+/// A turn of somebody who is no crew.
+#[cfg(feature = "testing")]
+pub(super) struct Taken {
+    pub turn: Turn,
+    pub landed: Vec<bool>,
+    pub claimed: Vec<Claimed>,
+}
+
+#[cfg(feature = "testing")]
+impl super::write::Op for Taken {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        let now = self.turn.now;
+        self.landed = self.turn.acks.iter().map(|ack| acknowledge(tx, ack, now)).collect::<Result<_>>()?;
+        self.claimed.clear();
+        for demand in &self.turn.demands {
+            claim_queue(tx.conn, &self.turn, demand, &mut self.claimed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes an ack; says whether its attempt still was the job's. A late ack changes nothing.
+pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<bool> {
+    let Fence { id, attempt, attempted_at } = ack.fence;
+    if ack.verdict == Verdict::Complete {
+        let mut complete = tx.conn.prepare_cached(sql::ACK_COMPLETE).map_err(failed)?;
+        return Ok(complete.execute((id, attempt, attempted_at, now.as_microsecond())).map_err(failed)? == 1);
+    }
+    let standing = tx
+        .conn
+        .prepare_cached(sql::ACK_STANDING)
+        .and_then(|mut select| select.query_one((id, attempt, attempted_at), standing).optional())
+        .map_err(failed)?;
+    let Some(standing) = standing else { return Ok(false) };
+    let settled = ack.settle(&standing, now);
+    tx.conn
+        .prepare_cached(sql::ACK_SETTLE)
+        .and_then(|mut update| {
+            update.execute(params![
+                id,
+                settled.state.as_str(),
+                settled.attempt,
+                settled.scheduled_at.map(Timestamp::as_microsecond),
+                settled.meta.as_ref().map(|meta| meta.as_str()),
+                settled.errors,
+                now.as_microsecond(),
+            ])
+        })
+        .map_err(failed)?;
+    match (settled.state, settled.scheduled_at) {
+        (State::Scheduled | State::Retryable, Some(at)) => tx.news.due_at(at),
+        // The queue is not named here: who has it will look.
+        (State::Available, _) => tx.news.all_queues = true,
+        _ => {}
+    }
+    Ok(true)
+}
+
+fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
+    Ok(Standing {
+        attempt: rows::integer(row.get_ref(0)?),
+        max_attempts: rows::integer(row.get_ref(1)?),
+        meta: rows::json(row.get_ref(2)?),
+        errors: rows::text(row.get_ref(3)?),
+        cancel_requested: row.get_ref(4)? != ValueRef::Null,
+    })
+}
+
+fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Vec<Claimed>) -> Result<()> {
+    let workers = &turn.runtime.workers;
+    if workers.is_empty() {
+        return Ok(());
+    }
+    let first = claimed.len();
+    let mut select = conn.prepare_cached(&sql::claim(workers.len())).map_err(failed)?;
+    let limit = i64::try_from(demand.limit).unwrap_or(i64::MAX);
+    let mut parameters: Vec<&dyn ToSql> = vec![&demand.queue, &limit];
+    parameters.extend(workers.iter().map(|worker| worker as &dyn ToSql));
+    let jobs = select.query_map(parameters.as_slice(), rows::job).map_err(failed)?;
+    for job in jobs {
+        claimed.push(claim_job(job.map_err(failed)?, turn));
+    }
+    let mut update = conn.prepare_cached(sql::CLAIM_ONE).map_err(failed)?;
+    let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
+    for Claimed { attempt: Attempt { fence, .. }, .. } in &claimed[first..] {
+        update.execute((fence.id, fence.attempt, fence.attempted_at, &owner)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn claim_job(mut job: crate::Job, turn: &Turn) -> Claimed {
+    // A clock set back, or an attempt given back, must not make two attempts look the same.
+    let after_the_last = job.attempted_at.map_or(i64::MIN, |last| last.as_microsecond().saturating_add(1));
+    let attempted_at = turn.now.as_microsecond().max(after_the_last);
+    job.state = State::Executing;
+    job.attempt = job.attempt.saturating_add(1);
+    job.attempted_at = Some(rows::from_micros(attempted_at));
+    job.attempted_by = vec![turn.runtime.node.clone(), turn.runtime.id.clone()];
+    let fence = Fence { id: job.id, attempt: job.attempt, attempted_at };
+    Claimed { attempt: Attempt { fence, max_attempts: job.max_attempts }, job }
+}

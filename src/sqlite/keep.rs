@@ -1,0 +1,154 @@
+//! What keepers do: stage, rescue, prune.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::claim::acknowledge;
+use super::verbs::run;
+use super::write::{Op, Tx};
+use super::{failed, rows, sql};
+use crate::Result;
+use crate::engine::Cutoffs;
+use crate::job::{Ack, Attempt, End, Fence};
+
+pub(super) struct Stage {
+    pub queues: Vec<String>,
+    pub now: Timestamp,
+    pub batch: u32,
+    pub staged: u64,
+}
+
+impl Op for Stage {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        self.staged = 0;
+        for queue in &self.queues {
+            let staged = run(tx.conn, sql::STAGE, (queue, self.now.as_microsecond(), self.batch))?;
+            self.staged += staged as u64;
+            if staged > 0 {
+                tx.news.ring(queue);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When the first waiting job of these queues is due.
+pub(super) fn next_due(conn: &Connection, queues: &[String]) -> Result<Option<Timestamp>> {
+    let mut next: Option<Timestamp> = None;
+    for queue in queues {
+        let due = conn
+            .prepare_cached(sql::NEXT_DUE)
+            .and_then(|mut select| select.query_one([queue], |row| Ok(rows::time(row.get_ref(0)?))).optional())
+            .map_err(failed)?;
+        next = next.into_iter().chain(due.flatten()).min();
+    }
+    Ok(next)
+}
+
+/// An attempt that is executing somewhere, and whose it is.
+#[derive(Debug)]
+pub(super) struct Executing {
+    pub fence: Fence,
+    pub max_attempts: i64,
+    pub node: String,
+    pub runtime: String,
+}
+
+pub(super) fn executing(conn: &Connection) -> Result<Vec<Executing>> {
+    let mut select = conn.prepare_cached(sql::EXECUTING).map_err(failed)?;
+    let found = select
+        .query_map([], |row| {
+            let mut owner = rows::words(row.get_ref(4)?).into_iter();
+            Ok(Executing {
+                fence: Fence {
+                    id: row.get(0)?,
+                    attempt: rows::integer(row.get_ref(1)?),
+                    attempted_at: rows::integer(row.get_ref(3)?),
+                },
+                max_attempts: rows::integer(row.get_ref(2)?),
+                node: owner.next().unwrap_or_default(),
+                runtime: owner.next().unwrap_or_default(),
+            })
+        })
+        .map_err(failed)?;
+    found.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+/// Abandons attempts, and forgets the runtimes they belonged to.
+pub(super) struct Rescue {
+    pub attempts: Vec<Executing>,
+    pub forget: HashSet<String>,
+    pub why: Why,
+    pub now: Timestamp,
+    pub batch: u32,
+    pub rescued: u64,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Why {
+    Dead,
+    Old,
+}
+
+impl Op for Rescue {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        self.rescued = 0;
+        for Executing { fence, max_attempts, node, runtime } in &self.attempts {
+            let error = match self.why {
+                Why::Dead => {
+                    format!("abandoned: the process of runtime {runtime:?} on {node:?} ended during the attempt")
+                }
+                Why::Old => format!("abandoned: runtime {runtime:?} on {node:?} executed it for too long"),
+            };
+            let attempt = Attempt { fence: *fence, max_attempts: *max_attempts };
+            let ack: Ack = attempt.ack(End::Abandoned(error), self.now);
+            self.rescued += u64::from(acknowledge(tx, &ack, self.now)?);
+        }
+        for id in &self.forget {
+            run(tx.conn, sql::LEAVE, [id])?;
+        }
+        self.rescued += run(tx.conn, sql::DISCARD_EXHAUSTED, (self.now.as_microsecond(), self.batch))? as u64;
+        Ok(())
+    }
+}
+
+/// Whether there is an available job without an attempt left.
+pub(super) fn any_exhausted(conn: &Connection) -> Result<bool> {
+    let found = conn
+        .prepare_cached(sql::EXHAUSTED)
+        .and_then(|mut select| select.query_one([], |_| Ok(())).optional())
+        .map_err(failed)?;
+    Ok(found.is_some())
+}
+
+pub(super) struct Prune {
+    pub cutoffs: Cutoffs,
+    pub batch: u32,
+    pub pruned: u64,
+}
+
+impl Op for Prune {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        self.pruned = 0;
+        for (sql, cutoff) in [
+            (sql::PRUNE_COMPLETED, self.cutoffs.completed),
+            (sql::PRUNE_CANCELLED, self.cutoffs.cancelled),
+            (sql::PRUNE_DISCARDED, self.cutoffs.discarded),
+        ] {
+            if let Some(cutoff) = cutoff {
+                self.pruned += run(tx.conn, sql, (cutoff.as_microsecond(), self.batch))? as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives free pages back to the system, few at a time, so that nobody waits long for the lock.
+pub(super) fn shrink(conn: &Connection) -> Result<()> {
+    let mut vacuum = conn.prepare_cached("PRAGMA incremental_vacuum(200)").map_err(failed)?;
+    let mut pages = vacuum.query([]).map_err(failed)?;
+    while pages.next().map_err(failed)?.is_some() {}
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! The default engine: one table of jobs in one SQLite file.
+
+mod claim;
+mod keep;
+mod live;
+mod look;
+mod open;
+mod peers;
+mod rows;
+mod schema;
+mod sql;
+mod verbs;
+mod write;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::bell::Bell;
+use crate::engine::{Crew, Cutoffs, Engine, Member, Rescued, Staged};
+use crate::error::Kind;
+use crate::health::{Health, RuntimeHealth};
+use crate::job::{Changes, Counts, Filter, Job, Which};
+use crate::{Durability, Error, Result};
+use keep::{Executing, Prune, Rescue, Stage, Why};
+use live::Live;
+use verbs::{Cancel, Delete, Enqueue, OneRow, Replace, Retry, Sweep, Update};
+use write::{Need, Op, Tx, Writer};
+
+/// How a file is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub durability: Durability,
+    /// How long a call waits for the write lock before it gives up.
+    pub patience: Duration,
+    pub keep_journal_mode: bool,
+}
+
+pub(crate) struct Sqlite {
+    writer: Arc<Writer>,
+    /// None for a database in memory, which has one connection only.
+    readers: Option<r2d2::Pool<SqliteConnectionManager>>,
+    live: Live,
+    bells: Mutex<HashMap<String, Bell>>,
+    data_version: Mutex<Option<i64>>,
+}
+
+impl Sqlite {
+    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        let path = open::prepare(path)?;
+        let writer = open::writer(&path, options)?;
+        let patience = options.patience;
+        let manager = SqliteConnectionManager::file(&path)
+            .with_flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .with_init(move |conn| open::reader(conn, patience));
+        let readers = r2d2::Pool::builder()
+            .max_size(4)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            // Without these two, a thread would wake up twice a minute for nothing.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connection_timeout(patience)
+            .build_unchecked(manager);
+        Ok(Self::new(writer, Some(readers), Live::new(Some(path)), options))
+    }
+
+    pub fn in_memory(options: &Options) -> Result<Self> {
+        Ok(Self::new(open::in_memory(options)?, None, Live::new(None), options))
+    }
+
+    fn new(
+        conn: Connection,
+        readers: Option<r2d2::Pool<SqliteConnectionManager>>,
+        live: Live,
+        options: &Options,
+    ) -> Self {
+        Self {
+            writer: Arc::new(Writer::new(conn, options.durability, options.patience)),
+            readers,
+            live,
+            bells: Mutex::default(),
+            data_version: Mutex::new(None),
+        }
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        match &self.readers {
+            Some(readers) => look(
+                &*readers
+                    .get()
+                    .map_err(|error| Error::new(Kind::Storage, "no connection to read with").because(error))?,
+            ),
+            None => self.writer.with(look),
+        }
+    }
+
+    fn sweep<V: OneRow + 'static>(&self, which: &Which, need: Need, verb: V) -> Result<u64> {
+        let mut sweep = Sweep::new(which, verb);
+        while !sweep.done {
+            sweep = self.writer.write(need, sweep)?;
+        }
+        Ok(sweep.count)
+    }
+}
+
+impl Engine for Sqlite {
+    fn enqueue(&self, jobs: Vec<Job>) -> Result<Vec<Job>> {
+        Ok(self.writer.write(Need::Durable, Enqueue { jobs })?.jobs)
+    }
+
+    fn cancel(&self, which: &Which, now: Timestamp) -> Result<u64> {
+        self.sweep(which, Need::Durable, Cancel { now })
+    }
+
+    fn retry(&self, which: &Which, now: Timestamp) -> Result<u64> {
+        self.sweep(which, Need::Durable, Retry { now })
+    }
+
+    fn delete(&self, which: &Which) -> Result<u64> {
+        self.sweep(which, Need::Durable, Delete)
+    }
+
+    fn update(&self, which: &Which, changes: &Changes, now: Timestamp) -> Result<u64> {
+        self.sweep(which, Need::Durable, Update { changes: changes.clone(), now })
+    }
+
+    fn replace(&self, old: Job, new: Job) -> Result<bool> {
+        Ok(self.writer.write(Need::Durable, Replace { old, new, done: false })?.done)
+    }
+
+    fn get(&self, id: i64) -> Result<Option<Job>> {
+        self.read(|conn| verbs::get(conn, id))
+    }
+
+    fn list(&self, filter: &Filter) -> Result<Vec<Job>> {
+        self.read(|conn| look::list(conn, filter))
+    }
+
+    fn count(&self, filter: &Filter) -> Result<Counts> {
+        self.read(|conn| look::count(conn, filter))
+    }
+
+    fn health(&self) -> Result<Health> {
+        let (members, mut waiting) = self.read(|conn| Ok((look::members(conn)?, look::waiting(conn)?)))?;
+        let crews = self.writer.crews();
+        let mut runtimes: Vec<RuntimeHealth> =
+            members.into_iter().filter(|member| !self.live.is_dead(&member.id)).collect();
+        for runtime in &mut runtimes {
+            runtime.pulse = crews.iter().find(|(id, _)| *id == runtime.id).map(|(_, crew)| crew.pulse());
+            waiting.retain(|worker, _| !runtime.workers.contains(worker));
+        }
+        Ok(Health { unknown_workers: waiting, runtimes })
+    }
+
+    fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged> {
+        let next_due = self.read(|conn| keep::next_due(conn, queues))?;
+        if next_due.is_none_or(|due| due > now) {
+            return Ok(Staged { staged: 0, next_due });
+        }
+        let stage = Stage { queues: queues.to_vec(), now, batch, staged: 0 };
+        let staged = self.writer.write(Need::Ride, stage)?.staged;
+        Ok(Staged { staged, next_due: self.read(|conn| keep::next_due(conn, queues))? })
+    }
+
+    fn rescue(&self, now: Timestamp, batch: u32) -> Result<Rescued> {
+        self.live.refresh();
+        let (executing, members, exhausted) =
+            self.read(|conn| Ok((keep::executing(conn)?, look::members(conn)?, keep::any_exhausted(conn)?)))?;
+        let owners = executing.iter().map(|attempt| attempt.runtime.clone());
+        let known: HashSet<String> = owners.chain(members.into_iter().map(|member| member.id)).collect();
+        let elsewhere: Vec<String> = known.into_iter().filter(|id| !self.live.is_here(id)).collect();
+        let dead: HashSet<String> = elsewhere.iter().filter(|id| self.live.is_dead(id)).cloned().collect();
+        if dead.is_empty() && !exhausted {
+            return Ok(Rescued { rescued: 0, others: !elsewhere.is_empty() });
+        }
+        let mut attempts: Vec<Executing> =
+            executing.into_iter().filter(|attempt| dead.contains(&attempt.runtime)).collect();
+        // A runtime is forgotten, and its sidecar with it, only once nothing of it is left.
+        let all = attempts.len() <= batch as usize;
+        attempts.truncate(batch as usize);
+        let others = !all || elsewhere.len() > dead.len();
+        let forget = if all { dead } else { HashSet::new() };
+        let rescue = Rescue { attempts, forget, why: Why::Dead, now, batch, rescued: 0 };
+        let rescue = self.writer.write(Need::Ride, rescue)?;
+        rescue.forget.iter().for_each(|id| self.live.bury(id));
+        Ok(Rescued { rescued: rescue.rescued, others })
+    }
+
+    fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64> {
+        let mut attempts = self.read(keep::executing)?;
+        let old = |attempt: &Executing| attempt.fence.attempted_at < before.as_microsecond();
+        attempts.retain(|attempt| old(attempt) && !self.live.is_here(&attempt.runtime));
+        attempts.truncate(batch as usize);
+        let rescue = Rescue { attempts, forget: HashSet::new(), why: Why::Old, now, batch, rescued: 0 };
+        Ok(self.writer.write(Need::Ride, rescue)?.rescued)
+    }
+
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<u64> {
+        let pruned = self.writer.write(Need::Ride, Prune { cutoffs: *cutoffs, batch, pruned: 0 })?.pruned;
+        if pruned > 0 {
+            self.writer.with(keep::shrink)?;
+        }
+        Ok(pruned)
+    }
+
+    fn cancelling(&self) -> Result<Vec<i64>> {
+        self.read(look::cancelling)
+    }
+
+    fn changed_elsewhere(&self) -> Result<bool> {
+        if self.readers.is_none() {
+            return Ok(false);
+        }
+        // Asked on the connection that writes, which does not count what it wrote itself.
+        let found: i64 =
+            self.writer.with(|conn| conn.query_row("PRAGMA data_version", [], |row| row.get(0))).map_err(failed)?;
+        Ok(self.data_version.lock().replace(found).is_some_and(|last| last != found))
+    }
+
+    fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
+        self.live.enter(&member.id)?;
+        let bell = self.readers.as_ref().and_then(|_| {
+            let writer = Arc::downgrade(&self.writer);
+            let crew = Arc::downgrade(&crew);
+            // Without a bell, looking at the file's version has to do.
+            Bell::hang(move |news| {
+                if let (Some(writer), Some(crew)) = (writer.upgrade(), crew.upgrade()) {
+                    crew.hear(&news);
+                    writer.turn();
+                }
+            })
+            .ok()
+        });
+        let join = Join { member: member.clone(), port: bell.as_ref().map(Bell::port) };
+        if let Err(error) = self.writer.write(Need::Ride, join) {
+            self.live.leave(&member.id);
+            return Err(error);
+        }
+        if let Some(bell) = bell {
+            self.bells.lock().insert(member.id.clone(), bell);
+        }
+        self.writer.attach(&member.id, crew);
+        Ok(())
+    }
+
+    fn leave(&self, runtime: &str) -> Result<()> {
+        self.writer.detach(runtime);
+        let bell = self.bells.lock().remove(runtime);
+        drop(bell);
+        let result = self.writer.write(Need::Ride, Leave(runtime.to_owned()));
+        self.live.leave(runtime);
+        result.map(|_| ())
+    }
+
+    #[cfg(feature = "testing")]
+    fn take_turn(&self, turn: crate::engine::Turn) -> Result<(Vec<bool>, Vec<crate::engine::Claimed>)> {
+        let taken = self.writer.write(Need::Ride, claim::Taken { turn, landed: Vec::new(), claimed: Vec::new() })?;
+        Ok((taken.landed, taken.claimed))
+    }
+
+    fn turn(&self) {
+        self.writer.turn();
+    }
+}
+
+struct Join {
+    member: Member,
+    port: Option<u16>,
+}
+
+impl Op for Join {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        let Member { id, node, queues, workers, started_at } = &self.member;
+        let lists = (rows::words_json(queues), rows::words_json(workers));
+        let started_at = started_at.as_microsecond();
+        verbs::run(tx.conn, sql::JOIN, (id, node, std::process::id(), self.port, lists.0, lists.1, started_at))?;
+        Ok(())
+    }
+}
+
+struct Leave(String);
+
+impl Op for Leave {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        verbs::run(tx.conn, sql::LEAVE, [&self.0]).map(|_| ())
+    }
+}
+
+/// What an error of SQLite means to a caller; the one list of those that trying again may help.
+fn failed(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            let message = "another process holds the database's write lock; nothing was written, try again";
+            Error::new(Kind::Busy, message)
+        }
+        Some(ErrorCode::DiskFull) => Error::new(Kind::Full, "no space left for the database; nothing was written"),
+        Some(ErrorCode::ReadOnly) => Error::new(Kind::Unusable, "the database became read-only"),
+        _ => Error::new(Kind::Storage, "the database failed"),
+    }
+    .because(error)
+}

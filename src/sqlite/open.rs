@@ -1,0 +1,153 @@
+//! From a path to a connection: everything that can be wrong with a file is found before it is touched.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+
+use super::live::private;
+use super::write::busy;
+use super::{Options, failed, schema};
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// A path that can be opened: the file is there, it is a file, and it may be written.
+pub(super) fn prepare(path: &Path) -> Result<PathBuf> {
+    let unusable = |why: &str| Error::new(Kind::Unusable, format!("cannot open {}: {why}", path.display()));
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Err(unusable("it is a directory; give the path of a file in it")),
+        Ok(found) if !found.is_file() => return Err(unusable("it is no regular file")),
+        Ok(found) if found.permissions().readonly() => {
+            return Err(unusable("it is read-only; kiln has to write to it"));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path, &unusable)?,
+        Err(error) => return Err(unusable("it cannot be looked at").because(error)),
+    }
+    fs::canonicalize(path).map_err(|error| unusable("its real path cannot be told").because(error))
+}
+
+fn create(path: &Path, unusable: &dyn Fn(&str) -> Error) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(unusable("it names no file")),
+    };
+    if !folder.is_dir() {
+        return Err(unusable(&format!("the folder {} does not exist; create it first", folder.display())));
+    }
+    match private(OpenOptions::new().write(true).create_new(true)).open(path) {
+        Ok(_) => {
+            // The file's name is as durable as its content is going to be. Not every system syncs folders.
+            let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
+            Ok(())
+        }
+        // Somebody else was faster: then it is there.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(unusable("it cannot be created").because(error)),
+    }
+}
+
+/// A connection for writing, with kiln's tables in place.
+pub(super) fn writer(path: &Path, options: &Options) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|error| cannot_use(path, error))?;
+    conn.busy_timeout(options.patience).map_err(failed)?;
+    // The first look at the file: whether it is a database at all.
+    let pages: i64 = pragma(&conn, "page_count").map_err(|error| cannot_use(path, error))?;
+    if conn.is_readonly("main").map_err(failed)? {
+        let message = format!("cannot open {}: it is read-only; kiln has to write to it", path.display());
+        return Err(Error::new(Kind::Unusable, message));
+    }
+    schema::check(&conn, path)?;
+    if pages == 0 {
+        // Only before the first table; it lets pruning give space back in small bites.
+        conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
+    }
+    if !options.keep_journal_mode {
+        switch_to_wal(&conn, path, options.patience)?;
+    }
+    settle(&conn, options)?;
+    schema::migrate(&conn)?;
+    Ok(conn)
+}
+
+pub(super) fn in_memory(options: &Options) -> Result<Connection> {
+    let conn = Connection::open_in_memory().map_err(failed)?;
+    settle(&conn, options)?;
+    schema::migrate(&conn)?;
+    Ok(conn)
+}
+
+/// What every connection of ours is set to, and read back: a pragma that is misspelt is silently ignored.
+fn settle(conn: &Connection, options: &Options) -> Result<()> {
+    conn.set_prepared_statement_cache_capacity(128);
+    let settings = "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA temp_store = MEMORY;";
+    conn.execute_batch(settings).map_err(failed)?;
+    let _: i64 = conn.query_row("PRAGMA journal_size_limit = 67108864", [], |row| row.get(0)).map_err(failed)?;
+    for (name, expected) in
+        [("synchronous", 2), ("fullfsync", 1), ("temp_store", 2), ("journal_size_limit", 67_108_864)]
+    {
+        let found: i64 = pragma(conn, name).map_err(failed)?;
+        if found != expected {
+            let message = format!("PRAGMA {name} is {found} where {expected} was set; this SQLite cannot be relied on");
+            return Err(Error::new(Kind::Unusable, message));
+        }
+    }
+    conn.busy_timeout(options.patience).map_err(failed)?;
+    conn.busy_handler(Some(busy)).map_err(failed)
+}
+
+pub(super) fn reader(conn: &mut Connection, patience: Duration) -> rusqlite::Result<()> {
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.busy_timeout(patience)?;
+    conn.execute_batch("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY")
+}
+
+fn switch_to_wal(conn: &Connection, path: &Path, patience: Duration) -> Result<()> {
+    // SQLite does not wait for this lock by itself where two processes switch at once.
+    let until = Instant::now() + patience;
+    let mode: String = loop {
+        match conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error) if is_busy(&error) && Instant::now() < until => thread::sleep(Duration::from_millis(2)),
+            result => break result.map_err(failed)?,
+        }
+    };
+    if mode == "wal" {
+        return Ok(());
+    }
+    let message = format!(
+        "cannot open {}: its journal mode stays {mode:?} where \"wal\" is needed; is it on a network file system?",
+        path.display()
+    );
+    Err(Error::new(Kind::Unusable, message))
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn pragma<T: rusqlite::types::FromSql>(conn: &Connection, name: &str) -> rusqlite::Result<T> {
+    conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+}
+
+fn cannot_use(path: &Path, error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            let message = format!("cannot open {}: it is not a database; it was not touched", path.display());
+            Error::new(Kind::Unusable, message)
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Error::new(Kind::Unusable, format!("cannot open {}", path.display())).because(error)
+        }
+        _ => failed(error),
+    }
+}
+
+/// Whether the database has a table of this name.
+pub(super) fn has_table(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    Ok(conn.query_row(sql, [name], |_| Ok(())).optional()?.is_some())
+}

@@ -1,0 +1,122 @@
+//! Every statement that is run again and again, in the order of a job's life.
+//!
+//! Each names its index, so that no statistics, and no lack of them, can make it scan.
+
+macro_rules! columns {
+    () => {
+        "id, state, queue, worker, args, meta, tags, errors, attempt, max_attempts, priority, attempted_by, \
+         inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, cancel_requested_at"
+    };
+}
+
+pub(super) const COLUMNS: &str = columns!();
+
+pub(super) const ENQUEUE: &str = "
+INSERT INTO kiln_jobs (state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, scheduled_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the
+/// last: such a row waits for its rescue.
+const CLAIM_ARM: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM kiln_jobs INDEXED BY kiln_jobs_available
+WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?"
+);
+
+/// The jobs to claim: parameter 1 is the queue, 2 the limit, then one worker each.
+pub(super) fn claim(workers: usize) -> String {
+    let arms: Vec<String> = (0..workers).map(|n| format!("{CLAIM_ARM}{}", n + 3)).collect();
+    format!("{} ORDER BY priority, scheduled_at, id LIMIT ?2", arms.join(" UNION ALL "))
+}
+
+pub(super) const CLAIM_ONE: &str = "
+UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";
+
+/// The ack that is nearly every ack.
+pub(super) const ACK_COMPLETE: &str = "
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?4
+WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+
+pub(super) const ACK_STANDING: &str = "
+SELECT attempt, max_attempts, meta, errors, cancel_requested_at FROM kiln_jobs
+WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+
+pub(super) const ACK_SETTLE: &str = "
+UPDATE kiln_jobs SET state = ?2, attempt = ?3, scheduled_at = coalesce(?4, scheduled_at), meta = coalesce(?5, meta),
+  errors = coalesce(?6, errors),
+  completed_at = CASE ?2 WHEN 'completed' THEN ?7 ELSE completed_at END,
+  cancelled_at = CASE ?2 WHEN 'cancelled' THEN ?7 ELSE cancelled_at END,
+  discarded_at = CASE ?2 WHEN 'discarded' THEN ?7 ELSE discarded_at END
+WHERE id = ?1";
+
+pub(super) const STAGE: &str = "
+UPDATE kiln_jobs SET state = 'available' WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_due
+  WHERE state IN ('scheduled', 'retryable') AND queue = ?1 AND scheduled_at <= ?2
+  ORDER BY scheduled_at LIMIT ?3)";
+
+pub(super) const NEXT_DUE: &str = "
+SELECT scheduled_at FROM kiln_jobs INDEXED BY kiln_jobs_due
+WHERE state IN ('scheduled', 'retryable') AND queue = ?1 ORDER BY scheduled_at LIMIT 1";
+
+/// The executing jobs are as many as there are slots, on all runtimes together.
+pub(super) const EXECUTING: &str = "
+SELECT id, attempt, max_attempts, attempted_at, attempted_by, queue FROM kiln_jobs INDEXED BY kiln_jobs_executing
+WHERE state = 'executing'";
+
+pub(super) const CANCELLING: &str = "
+SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_executing WHERE state = 'executing' AND cancel_requested_at > 0";
+
+pub(super) const EXHAUSTED: &str = "
+SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_exhausted WHERE state = 'available' AND attempt >= max_attempts LIMIT 1";
+
+pub(super) const DISCARD_EXHAUSTED: &str = "
+UPDATE kiln_jobs SET state = 'discarded', discarded_at = ?1 WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_exhausted
+  WHERE state = 'available' AND attempt >= max_attempts LIMIT ?2)";
+
+pub(super) const PRUNE_COMPLETED: &str = "
+DELETE FROM kiln_jobs WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_completed
+  WHERE state = 'completed' AND completed_at <= ?1 ORDER BY completed_at LIMIT ?2)";
+
+pub(super) const PRUNE_CANCELLED: &str = "
+DELETE FROM kiln_jobs WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_cancelled
+  WHERE state = 'cancelled' AND cancelled_at <= ?1 ORDER BY cancelled_at LIMIT ?2)";
+
+pub(super) const PRUNE_DISCARDED: &str = "
+DELETE FROM kiln_jobs WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_discarded
+  WHERE state = 'discarded' AND discarded_at <= ?1 ORDER BY discarded_at LIMIT ?2)";
+
+pub(super) const GET: &str = concat!("SELECT ", columns!(), " FROM kiln_jobs WHERE id = ?1");
+
+/// What an operator's verb needs to know of a row.
+pub(super) const STATE: &str = "SELECT state, queue FROM kiln_jobs WHERE id = ?1";
+
+pub(super) const CANCEL: &str = "
+UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, meta = ?3 WHERE id = ?1";
+
+pub(super) const CANCEL_EXECUTING: &str = "
+UPDATE kiln_jobs SET cancel_requested_at = coalesce(cancel_requested_at, ?2) WHERE id = ?1";
+
+pub(super) const RETRY: &str = "
+UPDATE kiln_jobs SET state = 'available', max_attempts = max(max_attempts, attempt + 1), scheduled_at = ?2,
+  completed_at = NULL, cancelled_at = NULL, discarded_at = NULL, cancel_requested_at = NULL
+WHERE id = ?1";
+
+pub(super) const DELETE: &str = "DELETE FROM kiln_jobs WHERE id = ?1";
+
+pub(super) const UPDATE: &str = "
+UPDATE kiln_jobs SET args = ?2, max_attempts = ?3, meta = ?4, priority = ?5, queue = ?6, scheduled_at = ?7,
+  state = ?8, tags = ?9, worker = ?10
+WHERE id = ?1";
+
+pub(super) const JOIN: &str = "
+INSERT INTO kiln_runtimes (id, node, pid, port, queues, workers, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+pub(super) const LEAVE: &str = "DELETE FROM kiln_runtimes WHERE id = ?1";
+
+pub(super) const MEMBERS: &str = "SELECT id, node, pid, port, queues, workers, started_at FROM kiln_runtimes";

@@ -1,0 +1,233 @@
+//! Enqueue, and what an operator's hand does: cancel, retry, delete, update.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::Value;
+
+use super::look::{self, BATCH};
+use super::write::{Op, Tx};
+use super::{failed, rows, sql};
+use crate::Result;
+use crate::job::{Changes, Filter, Job, State, Verb, Which};
+
+pub(super) struct Enqueue {
+    pub jobs: Vec<Job>,
+}
+
+impl Op for Enqueue {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        let mut insert = tx.conn.prepare_cached(sql::ENQUEUE).map_err(failed)?;
+        for job in &mut self.jobs {
+            insert
+                .execute(params![
+                    job.state.as_str(),
+                    job.queue,
+                    job.worker,
+                    job.args.as_str(),
+                    job.meta.as_str(),
+                    rows::words_json(&job.tags),
+                    job.max_attempts,
+                    job.priority,
+                    job.inserted_at.as_microsecond(),
+                    job.scheduled_at.as_microsecond(),
+                ])
+                .map_err(failed)?;
+            job.id = tx.conn.last_insert_rowid();
+            match job.state {
+                State::Available => tx.news.ring(&job.queue),
+                State::Scheduled | State::Retryable => tx.news.due_at(job.scheduled_at),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A verb applied to many jobs, a batch in each transaction, so that nobody waits long for the lock.
+pub(super) struct Sweep<V> {
+    pub which: Which,
+    pub verb: V,
+    /// Where the next batch begins: a position in the ids, or the last id that matched.
+    pub position: i64,
+    pub done: bool,
+    pub count: u64,
+}
+
+impl<V> Sweep<V> {
+    pub fn new(which: &Which, verb: V) -> Self {
+        Self { which: which.clone(), verb, position: 0, done: false, count: 0 }
+    }
+}
+
+/// One verb on one row; says whether it changed it.
+pub(super) trait OneRow: Send {
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool>;
+}
+
+impl<V: OneRow> Op for Sweep<V> {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        let (ids, position) = match &self.which {
+            Which::Ids(ids) => {
+                let from = self.position as usize;
+                let to = ids.len().min(from + BATCH as usize);
+                (ids[from..to].to_vec(), to as i64)
+            }
+            Which::Matching(filter) => {
+                let ids = matching(tx.conn, filter, self.position)?;
+                let last = ids.last().copied().unwrap_or(self.position);
+                (ids, last)
+            }
+        };
+        let mut count = 0;
+        for &id in &ids {
+            count += u64::from(self.verb.apply(tx, id)?);
+        }
+        // Only now: the op may be run again after a rollback.
+        self.count += count;
+        self.position = position;
+        self.done = ids.len() < BATCH as usize;
+        Ok(())
+    }
+}
+
+fn matching(conn: &Connection, filter: &Filter, after: i64) -> Result<Vec<i64>> {
+    let (condition, parameters) = look::condition(filter);
+    let text = format!("SELECT id FROM kiln_jobs WHERE id > {after} AND {condition} ORDER BY id LIMIT {BATCH}");
+    let mut select = conn.prepare_cached(&text).map_err(failed)?;
+    let ids = select.query_map(rusqlite::params_from_iter(parameters), |row| row.get(0)).map_err(failed)?;
+    ids.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+/// The row's state, where the verb does anything to it.
+fn allowed(conn: &Connection, id: i64, verb: Verb) -> Result<Option<(State, String)>> {
+    let state = conn
+        .prepare_cached(sql::STATE)
+        .and_then(|mut select| {
+            select
+                .query_one([id], |row| {
+                    Ok((State::from_name(&rows::text(row.get_ref(0)?)), rows::text(row.get_ref(1)?)))
+                })
+                .optional()
+        })
+        .map_err(failed)?;
+    Ok(state.filter(|(state, _)| state.allows(verb)))
+}
+
+pub(super) struct Cancel {
+    pub now: Timestamp,
+}
+
+impl OneRow for Cancel {
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
+        let now = self.now.as_microsecond();
+        match allowed(tx.conn, id, Verb::Cancel)? {
+            None => return Ok(false),
+            Some((State::Executing, _)) => {
+                run(tx.conn, sql::CANCEL_EXECUTING, (id, now))?;
+                tx.news.cancelling.push(id);
+            }
+            Some(_) => {
+                let meta = get(tx.conn, id)?.map(|job| job.meta.map()).unwrap_or_default();
+                let meta = with_entry(meta, "cancel_attempted_at", self.now.to_string().into());
+                run(tx.conn, sql::CANCEL, (id, now, meta))?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn with_entry(mut meta: serde_json::Map<String, Value>, key: &str, value: Value) -> String {
+    meta.insert(key.into(), value);
+    Value::Object(meta).to_string()
+}
+
+pub(super) struct Retry {
+    pub now: Timestamp,
+}
+
+impl OneRow for Retry {
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
+        let Some((_, queue)) = allowed(tx.conn, id, Verb::Retry)? else { return Ok(false) };
+        run(tx.conn, sql::RETRY, (id, self.now.as_microsecond()))?;
+        tx.news.ring(&queue);
+        Ok(true)
+    }
+}
+
+pub(super) struct Delete;
+
+impl OneRow for Delete {
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
+        if allowed(tx.conn, id, Verb::Delete)?.is_none() {
+            return Ok(false);
+        }
+        run(tx.conn, sql::DELETE, [id])?;
+        Ok(true)
+    }
+}
+
+pub(super) struct Update {
+    pub changes: Changes,
+    pub now: Timestamp,
+}
+
+impl OneRow for Update {
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
+        match get(tx.conn, id)? {
+            Some(mut job) if job.state.allows(Verb::Update) => {
+                self.changes.apply(&mut job, self.now)?;
+                store(tx, &job)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+/// Stores `new` where the row still is what `old` was read as.
+pub(super) struct Replace {
+    pub old: Job,
+    pub new: Job,
+    pub done: bool,
+}
+
+impl Op for Replace {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        self.done = get(tx.conn, self.old.id)?.is_some_and(|job| job == self.old);
+        if self.done { store(tx, &self.new) } else { Ok(()) }
+    }
+}
+
+fn store(tx: &mut Tx<'_>, job: &Job) -> Result<()> {
+    tx.conn
+        .prepare_cached(sql::UPDATE)
+        .and_then(|mut update| {
+            update.execute(params![
+                job.id,
+                job.args.as_str(),
+                job.max_attempts,
+                job.meta.as_str(),
+                job.priority,
+                job.queue,
+                job.scheduled_at.as_microsecond(),
+                job.state.as_str(),
+                rows::words_json(&job.tags),
+                job.worker,
+            ])
+        })
+        .map_err(failed)?;
+    match job.state {
+        State::Available => tx.news.ring(&job.queue),
+        State::Scheduled | State::Retryable => tx.news.due_at(job.scheduled_at),
+        _ => {}
+    }
+    Ok(())
+}
+
+pub(super) fn get(conn: &Connection, id: i64) -> Result<Option<Job>> {
+    conn.prepare_cached(sql::GET).and_then(|mut select| select.query_one([id], rows::job).optional()).map_err(failed)
+}
+
+pub(super) fn run(conn: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
+    conn.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(failed)
+}

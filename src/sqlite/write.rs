@@ -1,0 +1,403 @@
+//! Group commit: whoever finds the writer free leads, and runs in one transaction what everybody has queued
+//! meanwhile, together with what the runtimes here have to acknowledge and to claim.
+//!
+//! Alone, a caller pays no hand-off between threads; among many, a commit and its sync are shared.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use rusqlite::Connection;
+
+use super::peers::Peers;
+use super::{claim, failed};
+use crate::engine::{Claimed, Crew, News, Turn};
+use crate::error::Kind;
+use crate::{Durability, Error, Result};
+
+/// Something to do in a transaction. It may be run again after a rollback.
+pub(super) trait Op: Send {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
+}
+
+/// A transaction that is open, and what it will have to tell.
+pub(super) struct Tx<'c> {
+    pub conn: &'c Connection,
+    pub news: News,
+}
+
+/// What a caller needs of its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// On the disk before the call returns.
+    Durable,
+    /// May ride on the next sync: losing it in a power cut only repeats a job.
+    Ride,
+}
+
+pub(super) struct Writer {
+    line: Mutex<Line>,
+    connection: Mutex<Link>,
+    crews: RwLock<Vec<(String, Arc<dyn Crew>)>>,
+    peers: Peers,
+    durability: Durability,
+    patience: Duration,
+}
+
+/// Who waits for the writer.
+#[derive(Default)]
+struct Line {
+    led: bool,
+    /// A crew asked for a turn since the leader last looked.
+    again: bool,
+    waiting: Vec<Arc<dyn Waiting>>,
+}
+
+/// The connection, and the level of syncing it is set to.
+struct Link {
+    conn: Connection,
+    synced: Option<bool>,
+}
+
+/// A leader serves others for so many turns before it hands over and returns to its own caller.
+const TURNS: u32 = 16;
+
+impl Writer {
+    pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
+        Self {
+            line: Mutex::default(),
+            connection: Mutex::new(Link { conn, synced: None }),
+            crews: RwLock::default(),
+            peers: Peers::default(),
+            durability,
+            patience,
+        }
+    }
+
+    pub fn attach(&self, id: &str, crew: Arc<dyn Crew>) {
+        self.peers.is_here(id);
+        self.crews.write().push((id.to_owned(), crew));
+    }
+
+    pub fn detach(&self, id: &str) {
+        self.crews.write().retain(|(other, _)| other != id);
+    }
+
+    pub fn crews(&self) -> Vec<(String, Arc<dyn Crew>)> {
+        self.crews.read().clone()
+    }
+
+    /// Uses the connection outside of any transaction.
+    pub fn with<T>(&self, f: impl FnOnce(&Connection) -> T) -> T {
+        f(&self.connection.lock().conn)
+    }
+
+    /// Runs `op` in a transaction of its own or of many, and gives it back once that is committed.
+    pub fn write<O: Op + 'static>(&self, need: Need, mut op: O) -> Result<O> {
+        let mut line = self.line.lock();
+        if !line.led {
+            line.led = true;
+            drop(line);
+            let mut own = Own { need, op: &mut op, answer: None };
+            self.lead(Some(&mut own));
+            return own.answer.expect("BUG: a leader's own op is in its first turn").map(|()| op);
+        }
+        let waiter = Arc::new(Waiter::new(need, op));
+        line.waiting.push(waiter.clone());
+        drop(line);
+        if waiter.wait() == LEAD {
+            self.lead(None);
+        }
+        waiter.take()
+    }
+
+    /// Runs a transaction for what the crews want, unless somebody leads: then that one will.
+    pub fn turn(&self) {
+        let mut line = self.line.lock();
+        if line.led {
+            line.again = true;
+            return;
+        }
+        line.led = true;
+        drop(line);
+        self.lead(None);
+    }
+
+    fn lead(&self, mut own: Option<&mut Own<'_>>) {
+        for turn in 1.. {
+            let mut line = self.line.lock();
+            line.again = false;
+            let waiting = std::mem::take(&mut line.waiting);
+            drop(line);
+
+            self.transact(own.take(), &waiting);
+
+            let mut line = self.line.lock();
+            if line.waiting.is_empty() && !line.again {
+                line.led = false;
+                return;
+            }
+            if turn >= TURNS
+                && let Some(next) = line.waiting.first()
+            {
+                next.promote();
+                return;
+            }
+        }
+    }
+
+    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>]) {
+        let mut link = self.connection.lock();
+        let mut group = Group { own, waiting };
+        let crews = self.crews.read().clone();
+        let mut news = News::default();
+        let mut gathered = false;
+        match self.attempt(&mut link, &mut group, &crews) {
+            Ok(told) => {
+                news = told;
+                gathered = true;
+                group.answer(|| Ok(()));
+            }
+            // Somebody else holds the lock: trying again at once would only double the wait.
+            Err(error) if error.is_busy() => group.answer(|| Err(error.again())),
+            // One that cannot be written must not take the others with it.
+            Err(_) => {
+                let Group { own, .. } = group;
+                let own = own.map(|own| Group { own: Some(own), waiting: &[] });
+                let each = waiting.iter().map(|one| Group { own: None, waiting: std::slice::from_ref(one) });
+                for mut one in own.into_iter().chain(each) {
+                    let result = self.attempt(&mut link, &mut one, &[]);
+                    one.answer(|| result.as_ref().map(|_| ()).map_err(Error::again));
+                    news.add(result.unwrap_or_default());
+                }
+            }
+        }
+        self.peers.tell(&link.conn, &news);
+        drop(link);
+        if gathered {
+            news.queues.clear();
+            news.all_queues = false;
+        }
+        if !news.is_empty() {
+            crews.iter().for_each(|(_, crew)| crew.hear(&news));
+            self.line.lock().again |= !gathered;
+        }
+    }
+
+    /// One transaction: all of it, or nothing.
+    fn attempt(&self, link: &mut Link, group: &mut Group<'_, '_>, crews: &[(String, Arc<dyn Crew>)]) -> Result<News> {
+        let early: Option<Vec<Turn>> = if group.len() == 0 {
+            let turns: Vec<Turn> = crews.iter().map(|(_, crew)| crew.gather(&News::default())).collect();
+            if turns.iter().all(Turn::is_empty) {
+                return Ok(News::default());
+            }
+            Some(turns)
+        } else {
+            None
+        };
+        let synced = match self.durability {
+            Durability::Normal => false,
+            Durability::Full => group.needs_sync(),
+            Durability::Strict => true,
+        };
+        let mut turns = early.unwrap_or_default();
+        let result = self.inside(link, synced, |tx| {
+            group.run(tx)?;
+            if turns.is_empty() {
+                turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
+            }
+            turns.iter().map(|turn| claim::turn(tx, turn)).collect::<Result<Vec<Vec<Claimed>>>>()
+        });
+        match result {
+            Ok((claimed, news)) => {
+                for (((_, crew), turn), claimed) in crews.iter().zip(turns).zip(claimed) {
+                    crew.deliver(turn, claimed);
+                }
+                Ok(news)
+            }
+            Err(error) => {
+                for ((_, crew), turn) in crews.iter().zip(turns) {
+                    crew.give_back(turn);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn inside<T>(
+        &self,
+        link: &mut Link,
+        synced: bool,
+        body: impl FnOnce(&mut Tx<'_>) -> Result<T>,
+    ) -> Result<(T, News)> {
+        link.sync(synced)?;
+        let conn = &link.conn;
+        be_patient(self.patience);
+        conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).map_err(failed)?;
+        let mut tx = Tx { conn, news: News::default() };
+        let result = body(&mut tx).and_then(|value| {
+            conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map_err(failed)?;
+            Ok(value)
+        });
+        match result {
+            Ok(value) => Ok((value, tx.news)),
+            Err(error) => {
+                // Some errors have rolled back already.
+                if !conn.is_autocommit() {
+                    let _ = conn.execute_batch("ROLLBACK");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Link {
+    fn sync(&mut self, synced: bool) -> Result<()> {
+        if self.synced != Some(synced) {
+            let level = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.conn.execute_batch(level).map_err(failed)?;
+            self.synced = Some(synced);
+        }
+        Ok(())
+    }
+}
+
+/// The leader's own op, on its stack.
+struct Own<'a> {
+    need: Need,
+    op: &'a mut dyn Op,
+    answer: Option<Result<()>>,
+}
+
+/// What one transaction is run for.
+struct Group<'g, 'o> {
+    own: Option<&'g mut Own<'o>>,
+    waiting: &'g [Arc<dyn Waiting>],
+}
+
+impl Group<'_, '_> {
+    fn len(&self) -> usize {
+        usize::from(self.own.is_some()) + self.waiting.len()
+    }
+
+    fn needs_sync(&self) -> bool {
+        let own = self.own.as_ref().is_some_and(|own| own.need == Need::Durable);
+        own || self.waiting.iter().any(|waiting| waiting.need() == Need::Durable)
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        if let Some(own) = &mut self.own {
+            own.op.run(tx)?;
+        }
+        self.waiting.iter().try_for_each(|waiting| waiting.run(tx))
+    }
+
+    fn answer(&mut self, answer: impl Fn() -> Result<()>) {
+        if let Some(own) = &mut self.own {
+            own.answer = Some(answer());
+        }
+        for waiting in self.waiting {
+            waiting.answer(answer());
+        }
+    }
+}
+
+/// A caller whose op waits in line, without its type.
+trait Waiting: Send + Sync {
+    fn need(&self) -> Need;
+    fn run(&self, tx: &mut Tx<'_>) -> Result<()>;
+    fn answer(&self, answer: Result<()>);
+    fn promote(&self);
+}
+
+struct Waiter<O> {
+    need: Need,
+    op: Mutex<Option<O>>,
+    answer: Mutex<Option<Result<()>>>,
+    turn: AtomicU8,
+    thread: Thread,
+}
+
+const WAIT: u8 = 0;
+const LEAD: u8 = 1;
+const DONE: u8 = 2;
+
+impl<O: Op> Waiter<O> {
+    fn new(need: Need, op: O) -> Self {
+        Self {
+            need,
+            op: Mutex::new(Some(op)),
+            answer: Mutex::new(None),
+            turn: AtomicU8::new(WAIT),
+            thread: thread::current(),
+        }
+    }
+
+    fn wait(&self) -> u8 {
+        loop {
+            match self.turn.load(Ordering::Acquire) {
+                WAIT => thread::park(),
+                turn => return turn,
+            }
+        }
+    }
+
+    fn take(&self) -> Result<O> {
+        self.answer.lock().take().expect("BUG: a waiter that was not answered")?;
+        Ok(self.op.lock().take().expect("BUG: an op that was taken twice"))
+    }
+}
+
+impl<O: Op> Waiting for Waiter<O> {
+    fn need(&self) -> Need {
+        self.need
+    }
+
+    fn run(&self, tx: &mut Tx<'_>) -> Result<()> {
+        self.op.lock().as_mut().expect("BUG: an op that was taken before its answer").run(tx)
+    }
+
+    fn answer(&self, answer: Result<()>) {
+        *self.answer.lock() = Some(answer);
+        self.turn.store(DONE, Ordering::Release);
+        self.thread.unpark();
+    }
+
+    fn promote(&self) {
+        self.turn.store(LEAD, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+thread_local! {
+    static PATIENT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+fn be_patient(patience: Duration) {
+    PATIENT_UNTIL.set(Instant::now().checked_add(patience));
+}
+
+/// SQLite's own back-off leaves single callers waiting for a second among many; short, jittered naps do not.
+pub(super) fn busy(tries: i32) -> bool {
+    let until = PATIENT_UNTIL.get();
+    if until.is_none_or(|until| Instant::now() >= until) {
+        return false;
+    }
+    let longest = 200_u64 << tries.clamp(0, 5);
+    thread::sleep(Duration::from_micros(fastrand::u64(longest / 2..=longest)));
+    true
+}
+
+impl Error {
+    /// The same error once more, for another of those it concerns.
+    fn again(&self) -> Error {
+        match self.kind() {
+            Kind::Invalid(field) => Error::invalid(field, self.to_string()),
+            kind => Error::new(kind, self.to_string()),
+        }
+    }
+}

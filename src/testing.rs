@@ -1,0 +1,254 @@
+//! For tests: a clock to turn by hand, and a runtime without threads. Needs the feature `testing`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::engine::{Claimed, Cutoffs, Demand, Engine, Member, Turn};
+use crate::job::{Ack, Attempt, End, Verdict};
+use crate::{Fence, Job, Json, Kiln, Outcome, Result};
+
+/// A clock that stands still until it is turned: [`KilnBuilder::clock`](crate::KilnBuilder::clock).
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::testing::ManualClock;
+///
+/// let clock = ManualClock::default();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now().duration_since(before).as_secs(), 60);
+/// ```
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<Mutex<Timestamp>>);
+
+impl ManualClock {
+    /// A clock that stands at this time.
+    pub fn at(time: Timestamp) -> Self {
+        Self(Arc::new(Mutex::new(time)))
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> Timestamp {
+        *self.0.lock()
+    }
+
+    /// Turns it to this time, forwards or backwards.
+    pub fn set(&self, time: Timestamp) {
+        *self.0.lock() = time;
+    }
+
+    /// Turns it forwards. It stops at the end of time, in the year 9999.
+    pub fn advance(&self, by: Duration) {
+        let mut time = self.0.lock();
+        *time = time.checked_add(by).unwrap_or(Timestamp::MAX);
+    }
+}
+
+/// Stands at noon of 1 January 2026, UTC.
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::at(Timestamp::from_second(1_767_268_800).unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+}
+
+/// A runtime without threads: the verbs a runtime does by itself, called by hand, at the time of the handle's clock.
+///
+/// Nothing here is rescued or pruned unless it is told to. It is no runtime for others on the file: what it claims
+/// belongs to a runtime that is dead.
+///
+/// ```
+/// use kiln::testing::Hand;
+/// use kiln::{Kiln, NewJob, Outcome, State};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let id = kiln.enqueue(NewJob::new("app.Mailer"))?.id;
+///
+/// let hand = Hand::new(&kiln, ["app.Mailer"]);
+/// let job = hand.claim("default", 1)?.remove(0);
+/// assert_eq!((job.id, job.state), (id, State::Executing));
+///
+/// assert!(hand.ack(&job, Outcome::Complete)?);
+/// assert_eq!(kiln.get(id)?.unwrap().state, State::Completed);
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Hand {
+    kiln: Kiln,
+    member: Arc<Member>,
+}
+
+impl Hand {
+    /// A runtime that knows these workers.
+    pub fn new(kiln: &Kiln, workers: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let member = Member {
+            id: format!("{:016x}", fastrand::u64(..)),
+            node: kiln.node().to_owned(),
+            queues: Vec::new(),
+            workers: workers.into_iter().map(Into::into).collect(),
+            started_at: kiln.clock().now(),
+        };
+        Self { kiln: kiln.clone(), member: Arc::new(member) }
+    }
+
+    /// Claims up to `limit` jobs of a queue, in claim order.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written; so with every verb here.
+    pub fn claim(&self, queue: &str, limit: usize) -> Result<Vec<Job>> {
+        let demands = vec![Demand { queue: queue.into(), limit }];
+        let (_, claimed) = self.engine().take_turn(Turn { demands, ..self.turn() })?;
+        Ok(claimed.into_iter().map(|Claimed { job, .. }| job).collect())
+    }
+
+    /// Acknowledges a claimed job with an outcome; says whether the attempt still was the job's.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn ack(&self, job: &Job, outcome: Outcome) -> Result<bool> {
+        self.settle(job, End::Outcome(outcome))
+    }
+
+    /// Acknowledges a claimed job with an error, to be retried after `delay` where an attempt is left.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn fail(&self, job: &Job, error: &str, delay: Duration) -> Result<bool> {
+        self.settle(job, End::Failed(error.to_owned(), delay))
+    }
+
+    /// Acknowledges a claimed job with an error that discards it, whatever attempts are left.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn discard(&self, job: &Job, error: &str) -> Result<bool> {
+        self.write(Ack { fence: fence(job), verdict: Verdict::Discard { error: error.to_owned() } })
+    }
+
+    /// Gives a claimed job back, as a stop does.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn release(&self, job: &Job) -> Result<bool> {
+        self.settle(job, End::Interrupted)
+    }
+
+    /// Abandons a claimed job, as the rescue of a dead runtime's jobs does.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn abandon(&self, job: &Job) -> Result<bool> {
+        self.settle(job, End::Abandoned("abandoned by hand".to_owned()))
+    }
+
+    /// Makes due jobs of these queues available; says how many.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn stage(&self, queues: &[&str]) -> Result<u64> {
+        let queues: Vec<String> = queues.iter().map(|&queue| queue.to_owned()).collect();
+        Ok(self.engine().stage(&queues, self.now(), u32::MAX)?.staged)
+    }
+
+    /// Rescues the jobs of runtimes that are dead; says how many.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn rescue(&self) -> Result<u64> {
+        Ok(self.engine().rescue(self.now(), u32::MAX)?.rescued)
+    }
+
+    /// Rescues the jobs claimed longer ago than `age`; says how many.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn rescue_older(&self, age: Duration) -> Result<u64> {
+        let before = self.now().checked_sub(age).unwrap_or(Timestamp::MIN);
+        self.engine().rescue_older(before, self.now(), u32::MAX)
+    }
+
+    /// Deletes the jobs that ended longer ago than `age`; says how many.
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn prune(&self, age: Duration) -> Result<u64> {
+        let before = self.now().checked_sub(age).ok();
+        self.engine().prune(&Cutoffs { completed: before, cancelled: before, discarded: before }, u32::MAX)
+    }
+
+    fn settle(&self, job: &Job, end: End) -> Result<bool> {
+        let attempt = Attempt { fence: fence(job), max_attempts: job.max_attempts };
+        self.write(attempt.ack(end, self.now()))
+    }
+
+    fn write(&self, ack: Ack) -> Result<bool> {
+        let (landed, _) = self.engine().take_turn(Turn { acks: vec![ack], ..self.turn() })?;
+        Ok(landed == [true])
+    }
+
+    fn turn(&self) -> Turn {
+        Turn { runtime: Arc::clone(&self.member), now: self.now(), acks: Vec::new(), demands: Vec::new() }
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        &**self.kiln.engine()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.kiln.clock().now()
+    }
+}
+
+/// The fence of the attempt that a job, as it was read, is in.
+pub fn fence(job: &Job) -> Fence {
+    let attempted_at = job.attempted_at.map_or(0, Timestamp::as_microsecond);
+    Fence { id: job.id, attempt: job.attempt, attempted_at }
+}
+
+/// Encodes a value as a job records it.
+///
+/// # Errors
+///
+/// As [`Outcome::record`].
+pub fn encode_recorded(value: &Value) -> Result<String> {
+    match Outcome::record(value)? {
+        Outcome::Record { encoded } => Ok(encoded),
+        other => unreachable!("BUG: recording came to {other:?}"),
+    }
+}
+
+/// Decodes a value that a job recorded.
+///
+/// # Errors
+///
+/// [`is_malformed`](crate::Error::is_malformed) when it is damaged.
+pub fn decode_recorded(encoded: &str) -> Result<Value> {
+    crate::job::decode_recorded(encoded)
+}
+
+/// What a row becomes when an attempt at it ends: the pure rule, without a database.
+pub fn settle(attempt: i64, max_attempts: i64, meta: &Value, end: Result<Outcome, (&str, Duration)>) -> Rule {
+    let now = ManualClock::default().now();
+    let fence = Fence { id: 1, attempt, attempted_at: 0 };
+    let end = match end {
+        Ok(outcome) => End::Outcome(outcome),
+        Err((error, delay)) => End::Failed(error.to_owned(), delay),
+    };
+    let row = crate::job::Standing {
+        attempt,
+        max_attempts,
+        meta: Json::from(meta.clone()),
+        errors: "[]".to_owned(),
+        cancel_requested: false,
+    };
+    let settled = Attempt { fence, max_attempts }.ack(end, now).settle(&row, now);
+    Rule {
+        state: settled.state,
+        attempt: settled.attempt,
+        delay: settled.scheduled_at.map(|at| at.duration_since(now).as_secs()),
+        meta: settled.meta.map(|meta| meta.value()),
+        errors: settled.errors.map(|errors| serde_json::from_str(&errors).unwrap_or_default()),
+    }
+}
+
+/// What [`settle`] says; `None` where a column stays as it is.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// The state.
+    pub state: crate::State,
+    /// The attempt's number.
+    pub attempt: i64,
+    /// In how many seconds the job is due.
+    pub delay: Option<i64>,
+    /// The meta as a whole.
+    pub meta: Option<Value>,
+    /// The errors as a whole, as they are stored.
+    pub errors: Option<Value>,
+}

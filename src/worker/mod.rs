@@ -1,0 +1,219 @@
+//! The user's code, and what it is handed.
+
+mod flag;
+mod running;
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use flag::{Flag, Reason};
+pub(crate) use running::Control;
+pub use running::{Cancelled, Running};
+
+use crate::{Error, Failure, Job, NewJob, Outcome, Result};
+
+/// Code that executes jobs of one kind. One value of it serves all threads; it owns what it needs.
+///
+/// ```
+/// use kiln::{Failure, Kiln, Outcome, Running, Worker};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Greeting { name: String }
+///
+/// struct Greeter { greeting: &'static str }
+///
+/// impl Worker for Greeter {
+///     const NAME: &'static str = "greeter";
+///     const MAX_ATTEMPTS: i64 = 3;
+///     type Args = Greeting;
+///
+///     fn process(&self, job: &Running<Greeting>) -> Result<Outcome, Failure> {
+///         Ok(Outcome::record(&format!("{}, {}!", self.greeting, job.args.name))?)
+///     }
+/// }
+///
+/// let kiln = Kiln::in_memory()?;
+/// let job = kiln.enqueue(Greeter::job(Greeting { name: "Ada".into() }).priority(2))?;
+/// assert_eq!((job.worker.as_str(), job.max_attempts, job.priority), ("greeter", 3, 2));
+/// # Ok::<(), kiln::Error>(())
+/// ```
+pub trait Worker: Send + Sync + 'static {
+    /// The name stored in every job. Keep it when the type is renamed, or the jobs on file wait for ever.
+    const NAME: &'static str;
+
+    /// The queue its jobs wait in, unless said otherwise.
+    const QUEUE: &'static str = "default";
+
+    /// The priority of its jobs, unless said otherwise: 0 to 9, 0 first.
+    const PRIORITY: i64 = 0;
+
+    /// How often its jobs are attempted at the most, unless said otherwise.
+    const MAX_ATTEMPTS: i64 = 20;
+
+    /// The tags of its jobs, unless said otherwise.
+    const TAGS: &'static [&'static str] = &[];
+
+    /// What a job is given: any type that serde writes as a JSON object, or `()`.
+    type Args: Serialize + DeserializeOwned;
+
+    /// Does the work. It may run more than once for the same job: after an error, and after a crash.
+    ///
+    /// # Errors
+    ///
+    /// Any error makes the job retryable, or discards it when no attempt is left. A panic counts as an error.
+    fn process(&self, job: &Running<Self::Args>) -> Result<Outcome, Failure>;
+
+    /// How long to wait after a failed attempt (`job.attempt` is its number). `None`, the default, is
+    /// [`backoff::jittery_clamped`](crate::backoff::jittery_clamped).
+    fn backoff(&self, job: &Job) -> Option<Duration> {
+        let _ = job;
+        None
+    }
+
+    /// How long an attempt may take before it is asked to leave; `None`, the default, is for ever.
+    ///
+    /// Not leaving in time has consequences, see [the guide](crate#timeouts).
+    fn timeout(&self, job: &Job) -> Option<Duration> {
+        let _ = job;
+        None
+    }
+
+    /// A new job for this worker, with its defaults.
+    fn job(args: Self::Args) -> NewJob
+    where
+        Self: Sized,
+    {
+        NewJob::new(Self::NAME)
+            .args(args)
+            .queue(Self::QUEUE)
+            .priority(Self::PRIORITY)
+            .max_attempts(Self::MAX_ATTEMPTS)
+            .tags(Self::TAGS.iter().copied())
+    }
+}
+
+/// What a closure used as a worker may return: `()`, an [`Outcome`], or a `Result` of either with any error.
+pub trait IntoOutcome {
+    /// The outcome, or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// The closure's error.
+    fn into_outcome(self) -> Result<Outcome, Failure>;
+}
+
+impl IntoOutcome for () {
+    fn into_outcome(self) -> Result<Outcome, Failure> {
+        Ok(Outcome::Complete)
+    }
+}
+
+impl IntoOutcome for Outcome {
+    fn into_outcome(self) -> Result<Outcome, Failure> {
+        Ok(self)
+    }
+}
+
+impl<T: Into<Outcome>, E: Into<Failure>> IntoOutcome for Result<T, E> {
+    fn into_outcome(self) -> Result<Outcome, Failure> {
+        self.map(Into::into).map_err(Into::into)
+    }
+}
+
+/// The workers a runtime knows, by name.
+#[derive(Clone, Default)]
+pub(crate) struct Registry(HashMap<String, Arc<dyn Entry>>);
+
+/// A worker without its types.
+pub(crate) trait Entry: Send + Sync {
+    fn process(&self, job: &Arc<Job>, control: &Control) -> Result<Outcome, Failure>;
+    fn backoff(&self, job: &Job) -> Option<Duration>;
+    fn timeout(&self, job: &Job) -> Option<Duration>;
+}
+
+impl Registry {
+    pub fn add<W: Worker>(&mut self, worker: W) -> Result<()> {
+        self.insert(W::NAME, Arc::new(Typed(worker)))
+    }
+
+    pub fn add_fn<A, R, F>(&mut self, name: &str, process: F) -> Result<()>
+    where
+        A: DeserializeOwned + 'static,
+        R: IntoOutcome,
+        F: Fn(&Running<A>) -> R + Send + Sync + 'static,
+    {
+        self.insert(name, Arc::new(Closure { process, args: PhantomData::<fn() -> A> }))
+    }
+
+    fn insert(&mut self, name: &str, entry: Arc<dyn Entry>) -> Result<()> {
+        if name.trim().is_empty() {
+            return Err(Error::invalid("worker", format!("worker must not be blank, got {name:?}")));
+        }
+        match self.0.insert(name.to_owned(), entry) {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid("worker", format!("worker {name:?} was given twice; names must differ"))),
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Entry>> {
+        self.0.get(name)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+fn running<A: DeserializeOwned>(job: &Arc<Job>, control: &Control) -> Result<Running<A>, Failure> {
+    let args =
+        job.args.decode().map_err(|error| format!("args cannot be decoded for worker {:?}: {error}", job.worker))?;
+    Ok(Running::new(args, Arc::clone(job), control.clone()))
+}
+
+struct Typed<W>(W);
+
+impl<W: Worker> Entry for Typed<W> {
+    fn process(&self, job: &Arc<Job>, control: &Control) -> Result<Outcome, Failure> {
+        self.0.process(&running(job, control)?)
+    }
+
+    fn backoff(&self, job: &Job) -> Option<Duration> {
+        self.0.backoff(job)
+    }
+
+    fn timeout(&self, job: &Job) -> Option<Duration> {
+        self.0.timeout(job)
+    }
+}
+
+struct Closure<A, F> {
+    process: F,
+    args: PhantomData<fn() -> A>,
+}
+
+impl<A, R, F> Entry for Closure<A, F>
+where
+    A: DeserializeOwned,
+    R: IntoOutcome,
+    F: Fn(&Running<A>) -> R + Send + Sync,
+{
+    fn process(&self, job: &Arc<Job>, control: &Control) -> Result<Outcome, Failure> {
+        (self.process)(&running(job, control)?).into_outcome()
+    }
+
+    fn backoff(&self, _: &Job) -> Option<Duration> {
+        None
+    }
+
+    fn timeout(&self, _: &Job) -> Option<Duration> {
+        None
+    }
+}
