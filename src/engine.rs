@@ -49,8 +49,12 @@ pub(crate) trait Engine: Send + Sync {
     /// Makes a runtime known to everybody on the file and lets it take part in every transaction from here.
     fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()>;
 
-    /// The opposite of `join`.
-    fn leave(&self, runtime: &str) -> Result<()>;
+    /// Makes a runtime unknown again, first step: nobody rings it from now on, and when this returns, every turn it
+    /// gathered for before has been delivered or given back.
+    fn retire(&self, runtime: &str) -> Result<()>;
+
+    /// Second step: it takes part in nothing any more, and counts as dead.
+    fn leave(&self, runtime: &str);
 
     /// Runs a turn for somebody who is no crew; says which acks landed, and what was claimed.
     #[cfg(feature = "testing")]

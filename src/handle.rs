@@ -116,6 +116,8 @@ impl KilnBuilder {
             Place::File(path) => (Sqlite::open(path, &self.options)?, path.display().to_string()),
             Place::Memory => (Sqlite::in_memory(&self.options)?, "memory".to_owned()),
         };
+        // The jobs of the dead are shown as what they are: waiting. A runtime looks again, so a failure may pass here.
+        let _ = engine.rescue(self.clock.now(), 500);
         let node = self.node.unwrap_or_else(host_name);
         Ok(Kiln(Arc::new(Inner { engine: Arc::new(engine), clock: self.clock, node, place })))
     }

@@ -79,8 +79,8 @@ impl Lane {
             self.ring();
         }
         let hands = state.idle + state.returning;
-        let to_wake = tasks.len().min(state.idle).saturating_sub(state.returning);
         state.ready.extend(tasks);
+        let to_wake = state.ready.len().saturating_sub(state.returning).min(state.idle);
         let missing = state.ready.len().saturating_sub(hands).min(self.limit.saturating_sub(state.threads));
         state.threads += missing;
         // A thread about to be born looks for work by itself.
@@ -131,6 +131,7 @@ impl Lane {
         let mut state = self.state.lock();
         state.taken -= 1;
         state.threads -= 1;
+        self.work.notify_all();
     }
 
     /// Gives back slots that were asked for in vain.

@@ -27,6 +27,9 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 /// How long a stop tries to write the last acks.
 const FLUSH: Duration = Duration::from_secs(30);
 
+/// A wait past the end of the clock.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     grace: Duration,
@@ -286,7 +289,8 @@ impl Runtime {
                 Ok(())
             }
             Err(error) => {
-                engine.leave(&id)?;
+                let _ = engine.retire(&id);
+                engine.leave(&id);
                 Err(Error::new(Kind::Runtime, "cannot start the scheduler thread").because(error))
             }
         }
@@ -327,8 +331,10 @@ impl Started {
     fn stop(self, grace: Duration) -> Report {
         let house = &self.house;
         let id = &house.member.id;
-        let soon = |wait: Duration| Instant::now().checked_add(wait).unwrap_or_else(|| Instant::now() + FLUSH);
+        let soon = |wait: Duration| Instant::now().checked_add(wait).unwrap_or_else(|| Instant::now() + FOR_EVER);
         house.stop_claiming();
+        // Where even this cannot be written, the runtime's row is left for those who will rescue its jobs.
+        let _ = house.engine.retire(id);
         let returned = house.give_back_ready();
         let running = house.wait_for_runs(Instant::now());
         house.engine.turn();
@@ -353,9 +359,9 @@ impl Started {
         }
         let until = soon(LAST_CALL);
         house.lanes.iter().for_each(|lane| lane.wait_for_threads(0, until));
+        house.engine.leave(id);
+        // What could not be written is left with a runtime that is gone: others will rescue it.
         let unwritten = house.unwritten();
-        // What could not be written stays with a runtime that is gone: others will rescue it.
-        let _ = house.engine.leave(id);
         Report { finished: running.saturating_sub(cut), returned, cut, unwritten }
     }
 }

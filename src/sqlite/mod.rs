@@ -250,13 +250,15 @@ impl Engine for Sqlite {
         Ok(())
     }
 
-    fn leave(&self, runtime: &str) -> Result<()> {
-        self.writer.detach(runtime);
+    fn retire(&self, runtime: &str) -> Result<()> {
         let bell = self.bells.lock().remove(runtime);
         drop(bell);
-        let result = self.writer.write(Need::Ride, Leave(runtime.to_owned()));
+        self.writer.write(Need::Ride, Leave(runtime.to_owned())).map(|_| ())
+    }
+
+    fn leave(&self, runtime: &str) {
+        self.writer.detach(runtime);
         self.live.leave(runtime);
-        result.map(|_| ())
     }
 
     #[cfg(feature = "testing")]
