@@ -51,7 +51,8 @@ pub enum Outcome {
 impl Outcome {
     /// Done, keeping `value` with the job, to be read back by [`Job::recorded`](crate::Job::recorded).
     ///
-    /// It is stored as Oban stores it: `meta.recorded` is `true`, `meta.return` the encoded value.
+    /// It is stored as Oban stores it: `meta.recorded` is `true`, `meta.return` the encoded value. It may have at most
+    /// a million elements, and nest at most 128 levels deep.
     ///
     /// # Errors
     ///

@@ -9,6 +9,8 @@ mod peers;
 mod rows;
 mod schema;
 mod sql;
+#[cfg(test)]
+mod tests;
 mod verbs;
 mod write;
 
