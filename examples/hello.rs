@@ -5,26 +5,21 @@ use serde::{Deserialize, Serialize};
 struct Greeting {
     name: String,
 }
-
 struct Greeter;
-
 impl Worker for Greeter {
     const NAME: &'static str = "greeter";
     type Args = Greeting;
-
     fn process(&self, job: &Running<Greeting>) -> Result<Outcome, Failure> {
         println!("Hello, {}!", job.args.name);
         Ok(Outcome::Complete)
     }
 }
 
-fn main() -> Result<(), kiln::Error> {
-    let kiln = Kiln::open("hello.db")?;
-    let runtime = kiln.runtime().worker(Greeter).start()?;
-    let job = kiln.enqueue(Greeter::job(Greeting { name: "world".into() }))?;
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    println!("{:?}", kiln.get(job.id)?);
-    println!("{:?}", runtime.stop());
-    println!("{:?}", kiln.health()?);
+fn main() -> kiln::Result<()> {
+    let kiln = Kiln::open("hello.db")?; // can enqueue, cancel, inspect
+    let runtime = kiln.runtime().worker(Greeter).start()?; // claims and executes
+    let job = kiln.enqueue(Greeter::job(Greeting { name: "world".into() }))?; // on the disk when it returns
+    kiln.wait(job.id, std::time::Duration::MAX)?;
+    runtime.stop();
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! SQLite is the engine there is; nothing above this room knows it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,10 @@ pub(crate) trait Engine: Send + Sync {
     fn get(&self, id: i64) -> Result<Option<Job>>;
     fn list(&self, filter: &Filter) -> Result<Vec<Job>>;
     fn count(&self, filter: &Filter) -> Result<Counts>;
+
+    /// Waits until something was committed here since `seen`, which an earlier call returned; at most until `until`.
+    fn wait(&self, seen: u64, until: Instant) -> u64;
+
     fn health(&self) -> Result<Health>;
 
     /// Makes a batch of due jobs of these queues available.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::clock::Clock;
@@ -205,6 +205,31 @@ impl Kiln {
     /// When the database cannot be read.
     pub fn get(&self, id: i64) -> Result<Option<Job>> {
         self.0.engine.get(id)
+    }
+
+    /// Waits until a job has finished, wherever it runs, and gives it back; `None` when it has not within `timeout`, or
+    /// does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn wait(&self, id: i64, timeout: Duration) -> Result<Option<Job>> {
+        // What other processes commit is not told here: look now and then.
+        const LOOK: Duration = Duration::from_millis(50);
+        let until = Instant::now().checked_add(timeout);
+        let mut seen = 0;
+        loop {
+            let looked = Instant::now();
+            match self.get(id)? {
+                Some(job) if !job.state.is_finished() => {}
+                found => return Ok(found),
+            }
+            if until.is_some_and(|until| looked >= until) {
+                return Ok(None);
+            }
+            let next = looked + LOOK;
+            seen = self.0.engine.wait(seen, until.map_or(next, |until| until.min(next)));
+        }
     }
 
     /// A page of the jobs that match, in the order of their ids.

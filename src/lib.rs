@@ -1,4 +1,90 @@
-//! Durable background jobs on one SQLite file.
+//! Durable background jobs on one SQLite file, for programs that have no server: desktop and edge apps, command-line
+//! tools, small deployments.
+//!
+//! A job is a row. A scheduler thread makes due jobs available, OS threads execute them, each with its own
+//! cancellation flag. There is no async runtime, no broker and no daemon. The model is Oban's, and so are the words.
+//!
+//! ```
+//! # std::env::set_current_dir(tempfile::tempdir().unwrap().keep()).unwrap();
+#![doc = include_str!("../examples/hello.rs")]
+//! ```
+//!
+//! # A job's life
+//!
+//! 1. [`enqueue`](Kiln::enqueue): the job is validated and stored: `available`, `scheduled` when it is due later, or
+//!    `suspended`. When the call returns, the job [survives](Durability).
+//! 2. **claim**: a [runtime](Kiln::runtime) takes as many available jobs of a queue as it has free threads, in the order
+//!    priority, due time, id. They are `executing`, and the attempt counts.
+//! 3. **execute**: the arguments are decoded and the [worker](Worker) runs. A panic is caught.
+//! 4. **ack**: what came of it is written, and only if the attempt is still the job's (its [`Fence`]):
+//!
+//!    | the worker returned | the job is | |
+//!    | --- | --- | --- |
+//!    | `()`, [`Outcome::Complete`] | `completed` | |
+//!    | [`Outcome::record`] | `completed` | the value is kept, see [`Job::recorded`] |
+//!    | [`Outcome::snooze`] | `scheduled` | the attempt is given back, `meta.snoozed` counts |
+//!    | [`Outcome::cancel`] | `cancelled` | the reason is in [`Job::errors`] |
+//!    | an error, or it panicked | `retryable`, after a [backoff](Worker::backoff) | the error is in `errors` |
+//!    | the same, at the last attempt | `discarded` | the error is in `errors` |
+//!
+//! 5. **stage**: `scheduled` and `retryable` jobs become `available` when they are due.
+//! 6. **rescue**: when a process dies, its executing jobs become `available` again: at once when another runtime lives
+//!    on the file, else with the next start. The attempt counts, `meta.rescued` counts, and an entry in `errors` says so;
+//!    a job that takes its process with it at every attempt ends `discarded`. Who is dead is told by the operating
+//!    system, which drops a lock with the process; a job that takes long is never taken for a dead one.
+//! 7. **prune**: finished jobs are deleted after a [retention](RuntimeBuilder::retention), a day unless said otherwise.
+//!
+//! Between these, an operator's hand: [`cancel`](Kiln::cancel), [`retry`](Kiln::retry), [`delete`](Kiln::delete),
+//! [`update`](Kiln::update).
+//!
+//! # Cancelling
+//!
+//! A thread cannot be killed, so a running job is *asked* to leave: its flag is raised, and
+//! [`cancelled`](Running::cancelled), [`check`](Running::check), [`sleep`](Running::sleep), [`poll`](Running::poll) and
+//! [`wait_child`](Running::wait_child) tell it. What becomes of the job depends on why, and on what it then returns:
+//!
+//! | asked to leave because | it returns `Ok` | it returns an error or `cancel` |
+//! | --- | --- | --- |
+//! | somebody [cancelled](Kiln::cancel) it | as always, but a snooze is `cancelled` | `cancelled` (`discarded` at the last attempt) |
+//! | its [time is up](#timeouts) | as always | `retryable`, "timed out after ..." |
+//! | the runtime [stops](Runtime::stop) | as always | `available`, the attempt is given back |
+//!
+//! A cancel request is a row: it reaches other processes, within a second, and it survives a crash.
+//!
+//! # Timeouts
+//!
+//! A worker may limit [how long](Worker::timeout) an attempt takes. When the time is up, the job is asked to leave. If
+//! it has not left [5 seconds](RuntimeBuilder::timeout_grace) later, its attempt is written off: the job is retried or
+//! discarded with an error that says so, a fresh thread takes the slot, and whatever the old one still returns is void.
+//! With [8 such threads](RuntimeBuilder::max_stuck), the runtime claims no more until one comes back, and
+//! [`health`](Kiln::health) says so.
+//!
+//! # What happens when
+//!
+//! | | |
+//! | --- | --- |
+//! | the process is killed | its executing jobs are rescued, everything else is as it was |
+//! | the power is cut | the file is whole; what is kept is in the table at [`Durability`] |
+//! | [`Runtime::stop`] | nothing more is claimed, running jobs get a grace, then their flag, then are given back; no ack is lost |
+//! | a [`Runtime`] is dropped | the same without grace |
+//! | a worker is unknown | its jobs stay available, block nobody, and are counted in [`Health`] |
+//! | arguments cannot be decoded | an ordinary error of that job |
+//! | another process holds the write lock | acks wait until they can be written; calls give up [after 5 s](KilnBuilder::patience) |
+//! | another program writes `INSERT INTO kiln_jobs (worker, args) VALUES (?, ?)` | the job runs within a second |
+//! | the computer sleeps | due times are wall-clock times: what became due runs after waking |
+//!
+//! Not promised: side effects happen exactly once (a job may run again after a crash: make it repeatable, or hand its
+//! [fence](Running::fence) along); a thread is killed; network file systems work.
+//!
+//! # Other languages
+//!
+//! The table `kiln_jobs` is the interface: names and defaults are Oban's, times are microseconds since 1970 in UTC, and
+//! `kiln_jobs_readable` shows them for people. A job that is due later is given both `state = 'scheduled'` and
+//! `scheduled_at`.
+//!
+//! # Features
+//!
+//! `testing`, off by default: a clock to turn by hand and a runtime without threads, for tests.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

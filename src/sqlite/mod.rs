@@ -17,7 +17,7 @@ mod write;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -147,6 +147,10 @@ impl Engine for Sqlite {
 
     fn count(&self, filter: &Filter) -> Result<Counts> {
         self.read(|conn| look::count(conn, filter))
+    }
+
+    fn wait(&self, seen: u64, until: Instant) -> u64 {
+        self.writer.wait(seen, until)
     }
 
     fn health(&self) -> Result<Health> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
 use super::peers::Peers;
@@ -43,6 +43,9 @@ pub(super) struct Writer {
     connection: Mutex<Link>,
     crews: RwLock<Vec<(String, Arc<dyn Crew>)>>,
     peers: Peers,
+    /// How many transactions were run, for those who wait for the next.
+    runs: Mutex<u64>,
+    ran: Condvar,
     durability: Durability,
     patience: Duration,
 }
@@ -72,6 +75,8 @@ impl Writer {
             connection: Mutex::new(Link { conn, synced: None }),
             crews: RwLock::default(),
             peers: Peers::default(),
+            runs: Mutex::new(0),
+            ran: Condvar::new(),
             durability,
             patience,
         }
@@ -93,6 +98,13 @@ impl Writer {
     /// Uses the connection outside of any transaction.
     pub fn with<T>(&self, f: impl FnOnce(&Connection) -> T) -> T {
         f(&self.connection.lock().conn)
+    }
+
+    /// Waits until another transaction was run here than those counted in `seen`; says how many there are then.
+    pub fn wait(&self, seen: u64, until: Instant) -> u64 {
+        let mut runs = self.runs.lock();
+        while *runs == seen && !self.ran.wait_until(&mut runs, until).timed_out() {}
+        *runs
     }
 
     /// Runs `op` in a transaction of its own or of many, and gives it back once that is committed.
@@ -177,6 +189,8 @@ impl Writer {
         }
         self.peers.tell(&link.conn, &news);
         drop(link);
+        *self.runs.lock() += 1;
+        self.ran.notify_all();
         if gathered {
             news.queues.clear();
             news.all_queues = false;
