@@ -5,36 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Result;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::health::Health;
 use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Which};
-use crate::runtime::RuntimeBuilder;
 use crate::sqlite::{Options, Sqlite};
-
-/// When a commit is on the disk for good.
-///
-/// | | `Full` (default) | `Normal` | `Strict` |
-/// | --- | --- | --- | --- |
-/// | an enqueue that returned `Ok`, after kill -9 | there | there | there |
-/// | the same, after a power cut or a kernel panic | there | the last ones may be gone | there |
-/// | cancel, retry, delete, update that returned `Ok`, after a power cut | there | the last ones may be gone | there |
-/// | a finished job's ack, after a power cut | the last ones may be gone: these jobs run again | the same | there |
-/// | syncs | one for each commit with an enqueue or an operator's verb in it | at checkpoints only | one for each commit |
-///
-/// A crash of the process alone loses nothing in any mode, and the file stays whole in every case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Durability {
-    /// What a caller was told is on the disk; what the runtime does by itself rides along.
-    #[default]
-    Full,
-    /// Nothing waits for the disk.
-    Normal,
-    /// Everything waits for the disk.
-    Strict,
-}
+use crate::{Durability, Result};
 
 /// A handle on a file of jobs: cheap to clone, to be shared by all threads.
 ///
@@ -101,7 +77,7 @@ impl KilnBuilder {
 
     /// Tells the time by this clock, for tests. Threads still wait by the system's.
     #[cfg(feature = "testing")]
-    pub fn clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+    pub fn clock(mut self, clock: &crate::clock::ManualClock) -> Self {
         self.clock = Clock::manual(clock);
         self
     }
@@ -337,11 +313,6 @@ impl Kiln {
     /// When the database cannot be read.
     pub fn health(&self) -> Result<Health> {
         self.0.engine.health()
-    }
-
-    /// Adds workers: builds a runtime on this file.
-    pub fn runtime(&self) -> RuntimeBuilder {
-        RuntimeBuilder::new(self.clone())
     }
 
     pub(crate) fn engine(&self) -> &Arc<dyn Engine> {

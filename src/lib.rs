@@ -90,6 +90,7 @@
 
 mod bell;
 mod clock;
+mod durability;
 mod engine;
 mod error;
 mod handle;
@@ -101,8 +102,9 @@ mod sqlite;
 pub mod testing;
 mod worker;
 
+pub use durability::Durability;
 pub use error::{Error, Result};
-pub use handle::{Durability, Kiln, KilnBuilder};
+pub use handle::{Kiln, KilnBuilder};
 pub use health::{Health, Pulse, RuntimeHealth};
 pub use job::{
     Changes, Counts, Cron, Failure, Fence, Filter, IntoChanges, Job, JobError, Jobs, Json, NewJob, Outcome, Schedule,

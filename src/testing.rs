@@ -4,56 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use serde_json::Value;
 
+pub use crate::clock::ManualClock;
 use crate::engine::{Claimed, Cutoffs, Demand, Engine, Member, Turn};
 use crate::job::{Ack, Attempt, End, Verdict};
 use crate::{Fence, Job, Json, Kiln, Outcome, Result};
-
-/// A clock that stands still until it is turned: [`KilnBuilder::clock`](crate::KilnBuilder::clock).
-///
-/// ```
-/// use std::time::Duration;
-/// use kiln::testing::ManualClock;
-///
-/// let clock = ManualClock::default();
-/// let before = clock.now();
-/// clock.advance(Duration::from_secs(60));
-/// assert_eq!(clock.now().duration_since(before).as_secs(), 60);
-/// ```
-#[derive(Clone, Debug)]
-pub struct ManualClock(Arc<Mutex<Timestamp>>);
-
-impl ManualClock {
-    /// A clock that stands at this time.
-    pub fn at(time: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(time)))
-    }
-
-    /// What it shows.
-    pub fn now(&self) -> Timestamp {
-        *self.0.lock()
-    }
-
-    /// Turns it to this time, forwards or backwards.
-    pub fn set(&self, time: Timestamp) {
-        *self.0.lock() = time;
-    }
-
-    /// Turns it forwards. It stops at the end of time, in the year 9999.
-    pub fn advance(&self, by: Duration) {
-        let mut time = self.0.lock();
-        *time = time.checked_add(by).unwrap_or(Timestamp::MAX);
-    }
-}
-
-/// Stands at noon of 1 January 2026, UTC.
-impl Default for ManualClock {
-    fn default() -> Self {
-        Self::at(Timestamp::from_second(1_767_268_800).unwrap_or(Timestamp::UNIX_EPOCH))
-    }
-}
 
 /// A runtime without threads: the verbs a runtime does by itself, called by hand, at the time of the handle's clock.
 ///

@@ -64,8 +64,15 @@ pub struct RuntimeBuilder {
     fault: Option<Error>,
 }
 
+impl Kiln {
+    /// Adds workers: builds a runtime on this file.
+    pub fn runtime(&self) -> RuntimeBuilder {
+        RuntimeBuilder::new(self.clone())
+    }
+}
+
 impl RuntimeBuilder {
-    pub(crate) fn new(kiln: Kiln) -> Self {
+    fn new(kiln: Kiln) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let settings = Settings {
             grace: Duration::from_secs(15),

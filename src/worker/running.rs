@@ -86,7 +86,7 @@ impl<A> Running<A> {
     pub fn wait_child(&self, child: &mut Child) -> std::io::Result<ExitStatus> {
         let waited = self.poll(Duration::from_millis(20), || child.try_wait().transpose());
         match waited {
-            Ok(status) => status,
+            Ok(exit) => exit,
             Err(cancelled) => {
                 child.kill()?;
                 child.wait()?;

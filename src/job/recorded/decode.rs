@@ -59,7 +59,7 @@ fn inflate(packed: &[u8]) -> Result<Vec<u8>> {
             Err(refused(format!("it declares {size} bytes, inflates to {written}, and {rest} bytes follow")))
         }
         (TINFLStatus::HasMoreOutput, ..) => Err(refused(format!("it inflates to more than its declared {size} bytes"))),
-        (status, read, _) => Err(refused(format!("zlib gives up after {read} bytes of its stream ({status:?})"))),
+        (ended, read, _) => Err(refused(format!("zlib gives up after {read} bytes of its stream ({ended:?})"))),
     }
 }
 
