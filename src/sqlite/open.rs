@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::live::private;
-use super::write::busy;
+use super::write::{be_patient, busy};
 use super::{Options, failed, schema};
 use crate::error::Kind;
 use crate::{Error, Result};
@@ -97,7 +97,10 @@ fn settle(conn: &Connection, options: &Options) -> Result<()> {
         }
     }
     conn.busy_timeout(options.patience).map_err(failed)?;
-    conn.busy_handler(Some(busy)).map_err(failed)
+    conn.busy_handler(Some(busy)).map_err(failed)?;
+    // Creating the tables is a write like any other.
+    be_patient(options.patience);
+    Ok(())
 }
 
 pub(super) fn reader(conn: &mut Connection, patience: Duration) -> rusqlite::Result<()> {

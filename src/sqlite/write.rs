@@ -391,7 +391,7 @@ thread_local! {
     static PATIENT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-fn be_patient(patience: Duration) {
+pub(super) fn be_patient(patience: Duration) {
     PATIENT_UNTIL.set(Instant::now().checked_add(patience));
 }
 
