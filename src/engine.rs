@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::health::{Health, Pulse};
-use crate::job::{Ack, Attempt, Changes, Counts, Filter, Job, Which};
+use crate::job::{Ack, Attempt, Changes, Counts, Filter, Job, State, Which};
 
 pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
@@ -61,9 +61,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Second step: it takes part in nothing any more, and counts as dead.
     fn leave(&self, runtime: &str);
 
-    /// Runs a turn for somebody who is no crew; says which acks landed, and what was claimed.
+    /// Runs a turn for somebody who is no crew.
     #[cfg(feature = "testing")]
-    fn take_turn(&self, turn: Turn) -> Result<(Vec<bool>, Vec<Claimed>)>;
+    fn take_turn(&self, turn: Turn) -> Result<Done>;
 
     /// Runs a transaction for what the crews want, here and now, unless somebody else is about to.
     fn turn(&self);
@@ -110,7 +110,10 @@ pub(crate) trait Crew: Send + Sync {
     fn gather(&self, news: &News) -> Turn;
 
     /// The turn was committed.
-    fn deliver(&self, turn: Turn, claimed: Vec<Claimed>);
+    fn deliver(&self, turn: Turn, done: Done);
+
+    /// The locks are given back: what was delivered may be told.
+    fn tell(&self);
 
     /// The turn was not committed; its acks are still to be written.
     fn give_back(&self, turn: Turn);
@@ -135,6 +138,14 @@ impl Turn {
     pub fn is_empty(&self) -> bool {
         self.acks.is_empty() && self.demands.is_empty()
     }
+}
+
+/// What came of a turn.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// For each ack, in their order: what the job became; `None` where the attempt was no longer the job's.
+    pub acked: Vec<Option<State>>,
+    pub claimed: Vec<Claimed>,
 }
 
 /// So many jobs of this queue, at the most.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::engine::Engine;
+use crate::event::{Event, Observers};
 use crate::health::Health;
 use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Which};
 use crate::sqlite::{Options, Sqlite};
@@ -22,6 +23,7 @@ pub struct Kiln(Arc<Inner>);
 struct Inner {
     engine: Arc<dyn Engine>,
     clock: Clock,
+    observers: Observers,
     node: String,
     place: String,
 }
@@ -34,6 +36,7 @@ pub struct KilnBuilder {
     options: Options,
     node: Option<String>,
     clock: Clock,
+    observers: Observers,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +49,7 @@ impl KilnBuilder {
     fn new(place: Place) -> Self {
         let options =
             Options { durability: Durability::Full, patience: Duration::from_secs(5), keep_journal_mode: false };
-        Self { place, options, node: None, clock: Clock::system() }
+        Self { place, options, node: None, clock: Clock::system(), observers: Observers::default() }
     }
 
     /// When a commit is on the disk for good.
@@ -75,6 +78,12 @@ impl KilnBuilder {
         self
     }
 
+    /// Tells everything that happens to this observer; those given earlier are told first. See [`Event`].
+    pub fn observe(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.observers.add(observer);
+        self
+    }
+
     /// Tells the time by this clock, for tests. Threads still wait by the system's.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: &crate::clock::ManualClock) -> Self {
@@ -93,9 +102,17 @@ impl KilnBuilder {
             Place::Memory => (Sqlite::in_memory(&self.options)?, "memory".to_owned()),
         };
         // The jobs of the dead are shown as what they are: waiting. A runtime looks again, so a failure may pass here.
-        let _ = engine.rescue(self.clock.now(), 500);
+        if let Ok(rescued) = engine.rescue(self.clock.now(), 500) {
+            self.observers.count(rescued.rescued, |count| Event::Rescued { count });
+        }
         let node = self.node.unwrap_or_else(host_name);
-        Ok(Kiln(Arc::new(Inner { engine: Arc::new(engine), clock: self.clock, node, place })))
+        Ok(Kiln(Arc::new(Inner {
+            engine: Arc::new(engine),
+            clock: self.clock,
+            observers: self.observers,
+            node,
+            place,
+        })))
     }
 }
 
@@ -159,7 +176,7 @@ impl Kiln {
     /// written then.
     pub fn enqueue(&self, job: NewJob) -> Result<Job> {
         let job = job.build(self.0.clock.now())?;
-        let mut jobs = self.0.engine.enqueue(vec![job])?;
+        let mut jobs = self.store(vec![job])?;
         Ok(jobs.pop().expect("BUG: an engine gives back what it was given"))
     }
 
@@ -171,7 +188,15 @@ impl Kiln {
     pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
         let now = self.0.clock.now();
         let jobs = jobs.into_iter().map(|job| job.build(now)).collect::<Result<Vec<_>>>()?;
-        if jobs.is_empty() { Ok(jobs) } else { self.0.engine.enqueue(jobs) }
+        if jobs.is_empty() { Ok(jobs) } else { self.store(jobs) }
+    }
+
+    fn store(&self, jobs: Vec<Job>) -> Result<Vec<Job>> {
+        let jobs = self.0.engine.enqueue(jobs)?;
+        if self.0.observers.any() {
+            jobs.iter().for_each(|job| self.0.observers.tell(|| Event::Enqueued { job: job.into() }));
+        }
+        Ok(jobs)
     }
 
     /// The job with this id, as it is now.
@@ -236,7 +261,8 @@ impl Kiln {
     ///
     /// When the database cannot be written; jobs of earlier transactions stay changed.
     pub fn cancel(&self, jobs: impl Into<Jobs>) -> Result<u64> {
-        self.0.engine.cancel(&jobs.into().0, self.0.clock.now())
+        let count = self.0.engine.cancel(&jobs.into().0, self.0.clock.now())?;
+        Ok(self.0.observers.count(count, |count| Event::Cancelled { count }))
     }
 
     /// Makes jobs available again, with at least one attempt left; says how many. Available and executing ones are left
@@ -246,7 +272,8 @@ impl Kiln {
     ///
     /// As [`cancel`](Self::cancel).
     pub fn retry(&self, jobs: impl Into<Jobs>) -> Result<u64> {
-        self.0.engine.retry(&jobs.into().0, self.0.clock.now())
+        let count = self.0.engine.retry(&jobs.into().0, self.0.clock.now())?;
+        Ok(self.0.observers.count(count, |count| Event::Retried { count }))
     }
 
     /// Deletes jobs; says how many. Executing ones are left alone.
@@ -255,7 +282,8 @@ impl Kiln {
     ///
     /// As [`cancel`](Self::cancel).
     pub fn delete(&self, jobs: impl Into<Jobs>) -> Result<u64> {
-        self.0.engine.delete(&jobs.into().0)
+        let count = self.0.engine.delete(&jobs.into().0)?;
+        Ok(self.0.observers.count(count, |count| Event::Deleted { count }))
     }
 
     /// Changes jobs; says how many. See [`Changes`](crate::Changes) for what can be changed; a closure is given the
@@ -266,8 +294,11 @@ impl Kiln {
     /// [`is_invalid`](crate::Error::is_invalid) for a change that may not be stored: that job is left as it was. Else as
     /// [`cancel`](Self::cancel).
     pub fn update(&self, jobs: impl Into<Jobs>, changes: impl IntoChanges) -> Result<u64> {
-        let Jobs(which) = jobs.into();
-        let mut changes = changes;
+        let count = self.change(jobs.into().0, changes)?;
+        Ok(self.0.observers.count(count, |count| Event::Updated { count }))
+    }
+
+    fn change(&self, which: Which, mut changes: impl IntoChanges) -> Result<u64> {
         if let Some(value) = changes.by_value() {
             return self.0.engine.update(&which, value, self.0.clock.now());
         }
@@ -321,6 +352,10 @@ impl Kiln {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.0.observers
     }
 
     pub(crate) fn node(&self) -> &str {

@@ -93,6 +93,7 @@ mod clock;
 mod durability;
 mod engine;
 mod error;
+mod event;
 mod handle;
 mod health;
 mod job;
@@ -104,6 +105,7 @@ mod worker;
 
 pub use durability::Durability;
 pub use error::{Error, Result};
+pub use event::{Event, Subject};
 pub use handle::{Kiln, KilnBuilder};
 pub use health::{Health, Pulse, RuntimeHealth};
 pub use job::{

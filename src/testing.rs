@@ -57,8 +57,8 @@ impl Hand {
     /// When the database cannot be written; so with every verb here.
     pub fn claim(&self, queue: &str, limit: usize) -> Result<Vec<Job>> {
         let demands = vec![Demand { queue: queue.into(), limit }];
-        let (_, claimed) = self.engine().take_turn(Turn { demands, ..self.turn() })?;
-        Ok(claimed.into_iter().map(|Claimed { job, .. }| job).collect())
+        let done = self.engine().take_turn(Turn { demands, ..self.turn() })?;
+        Ok(done.claimed.into_iter().map(|Claimed { job, .. }| job).collect())
     }
 
     /// Acknowledges a claimed job with an outcome; says whether the attempt still was the job's.
@@ -124,8 +124,8 @@ impl Hand {
     }
 
     fn write(&self, ack: Ack) -> Result<bool> {
-        let (landed, _) = self.engine().take_turn(Turn { acks: vec![ack], ..self.turn() })?;
-        Ok(landed == [true])
+        let done = self.engine().take_turn(Turn { acks: vec![ack], ..self.turn() })?;
+        Ok(done.acked.iter().all(Option::is_some))
     }
 
     fn turn(&self) -> Turn {

@@ -8,7 +8,7 @@ const FLOORS: [&[&str]; 8] = [
     &["error", "health", "durability"],
     &["job"],
     &["worker"],
-    &["engine", "clock", "bell"],
+    &["engine", "clock", "bell", "event"],
     &["sqlite"],
     &["handle"],
     &["runtime"],
@@ -16,10 +16,11 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// Names that the crate's root gives to things of a room.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("error", &["Error", "Result"]),
     ("health", &["Health", "Pulse", "RuntimeHealth"]),
     ("durability", &["Durability"]),
+    ("event", &["Event", "Subject"]),
     ("handle", &["Kiln", "KilnBuilder"]),
     ("runtime", &["Report", "Runtime", "RuntimeBuilder"]),
     ("worker", &["Worker", "Running", "Cancelled", "IntoOutcome"]),

@@ -7,6 +7,7 @@ use super::house::House;
 use super::lane::Task;
 use super::panics::catch;
 use crate::Job;
+use crate::event::Event;
 use crate::job::{Ack, End, backoff};
 use crate::worker::{Control, Entry, Reason};
 use crate::{Failure, Outcome};
@@ -14,27 +15,27 @@ use crate::{Failure, Outcome};
 /// The life of a worker thread.
 pub(super) fn work(house: &Arc<House>, lane: usize) {
     while let Some(task) = house.lanes[lane].next() {
-        let Some(ack) = execute(house, &task) else {
+        let Some((ack, job)) = execute(house, &task) else {
             // Written off: another thread has this one's place.
             house.unstuck();
             return;
         };
         drop(task);
-        house.acknowledge(ack);
+        house.acknowledge(ack, job);
         house.lanes[lane].done();
-        house.engine.turn();
+        house.engine().turn();
     }
 }
 
 /// Executes a task; `None` when its attempt was written off meanwhile.
-fn execute(house: &House, task: &Task) -> Option<Ack> {
+fn execute(house: &House, task: &Task) -> Option<(Ack, Arc<Job>)> {
     let end = match house.workers.get(&task.job.worker) {
         // Cancelled or stopped before it began: it is as if it had never been claimed.
         _ if task.flag.is_raised() => End::Interrupted,
         Some(worker) => run(house, task, &**worker),
         None => End::Interrupted,
     };
-    house.end(task.fence).map(|attempt| attempt.ack(end, house.clock.now()))
+    house.end(task.fence).map(|(attempt, job)| (attempt.ack(end, house.now()), job))
 }
 
 fn run(house: &House, task: &Task, worker: &dyn Entry) -> End {
@@ -45,7 +46,19 @@ fn run(house: &House, task: &Task, worker: &dyn Entry) -> End {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let control = Control { fence: task.fence, flag: Arc::clone(&task.flag), deadline };
     house.begin(task.fence, deadline);
+    let queue_time = waited(&task.job);
+    house.observers().tell(|| Event::Claimed { job: (&*task.job).into(), queue_time });
+    let began = Instant::now();
     let result = catch(|| worker.process(&task.job, &control).map_err(|failure: Failure| failure.to_string()));
+    house.observers().tell(|| Event::Executed {
+        job: (&*task.job).into(),
+        queue_time,
+        run_time: began.elapsed(),
+        error: match &result {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) | Err(error) => Some(error.clone()),
+        },
+    });
     let failed = |error| End::Failed(error, delay(worker, &task.job));
     match (result, task.flag.reason()) {
         (Err(panic), _) => failed(panic),
@@ -56,6 +69,12 @@ fn run(house: &House, task: &Task, worker: &dyn Entry) -> End {
         (Ok(Err(error)), _) => failed(error),
         (Ok(Ok(outcome)), _) => End::Outcome(outcome),
     }
+}
+
+/// How long a claimed job had been due.
+fn waited(job: &Job) -> Duration {
+    let claimed_at = job.attempted_at.unwrap_or(job.scheduled_at);
+    Duration::try_from(claimed_at.duration_since(job.scheduled_at)).unwrap_or_default()
 }
 
 fn timed_out(timeout: Option<Duration>, said: &str) -> String {

@@ -6,26 +6,30 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
 use super::lane::{Lane, Task};
 use super::{Settings, execute};
-use crate::clock::Clock;
-use crate::engine::{Claimed, Crew, Demand, Engine, Member, News, Turn};
+use crate::engine::{Claimed, Crew, Demand, Done, Engine, Member, News, Turn};
+use crate::event::{Event, Observers};
 use crate::health::Pulse;
 use crate::job::{Ack, Attempt, End, Fence};
 use crate::worker::{Flag, Reason, Registry};
+use crate::{Job, Kiln};
 
 pub(super) struct House {
-    pub engine: Arc<dyn Engine>,
-    pub clock: Clock,
+    pub kiln: Kiln,
     pub member: Arc<Member>,
     pub settings: Settings,
     pub workers: Registry,
     pub lanes: Vec<Lane>,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
-    acks: Mutex<Vec<Ack>>,
+    acks: Mutex<Vec<(Ack, Arc<Job>)>>,
+    /// Whose acks are in the transaction that is being run, and what came of those in the last.
+    in_turn: Mutex<Vec<Arc<Job>>>,
+    acked: Mutex<Vec<Event>>,
     runs: Mutex<HashMap<i64, Run>>,
     /// Rung whenever a run ends.
     ended: Condvar,
@@ -37,6 +41,7 @@ pub(super) struct House {
 /// A claimed attempt, until it is acknowledged.
 struct Run {
     attempt: Attempt,
+    job: Arc<Job>,
     lane: usize,
     flag: Arc<Flag>,
     /// When its time is up; then, when it is written off.
@@ -46,28 +51,40 @@ struct Run {
 
 impl House {
     pub fn new(
-        engine: Arc<dyn Engine>,
-        clock: Clock,
+        kiln: Kiln,
         member: Member,
         settings: Settings,
         workers: Registry,
         queues: &[(String, usize)],
     ) -> Arc<House> {
         Arc::new_cyclic(|itself| House {
-            engine,
-            clock,
+            kiln,
             member: Arc::new(member),
             settings,
             workers,
             lanes: queues.iter().map(|(queue, limit)| Lane::new(queue, *limit)).collect(),
             alarm: Alarm::default(),
             acks: Mutex::default(),
+            in_turn: Mutex::default(),
+            acked: Mutex::default(),
             runs: Mutex::default(),
             ended: Condvar::new(),
             stuck: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             itself: itself.clone(),
         })
+    }
+
+    pub fn engine(&self) -> &dyn Engine {
+        &**self.kiln.engine()
+    }
+
+    pub fn observers(&self) -> &Observers {
+        self.kiln.observers()
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.kiln.clock().now()
     }
 
     fn claiming(&self) -> bool {
@@ -88,8 +105,8 @@ impl House {
         self.acks.lock().len()
     }
 
-    pub fn acknowledge(&self, ack: Ack) {
-        self.acks.lock().push(ack);
+    pub fn acknowledge(&self, ack: Ack, job: Arc<Job>) {
+        self.acks.lock().push((ack, job));
     }
 
     /// A thread begins a task: from now on its time runs.
@@ -104,7 +121,7 @@ impl House {
     }
 
     /// Takes the attempt out of the house, for its ack; `None` when somebody else did.
-    pub fn end(&self, fence: Fence) -> Option<Attempt> {
+    pub fn end(&self, fence: Fence) -> Option<(Attempt, Arc<Job>)> {
         let mut runs = self.runs.lock();
         if runs.get(&fence.id).is_none_or(|run| run.attempt.fence != fence) {
             return None;
@@ -113,13 +130,13 @@ impl House {
         if runs.is_empty() {
             self.ended.notify_all();
         }
-        run.map(|run| run.attempt)
+        run.map(|run| (run.attempt, run.job))
     }
 
     /// A thread that was written off has come back after all.
     pub fn unstuck(&self) {
         self.stuck.fetch_sub(1, Ordering::AcqRel);
-        self.engine.turn();
+        self.engine().turn();
     }
 
     /// Raises the flag of these jobs, where they run here.
@@ -143,7 +160,7 @@ impl House {
     /// Gives back the jobs that no thread has begun; says how many.
     pub fn give_back_ready(&self) -> usize {
         let tasks: Vec<Task> = self.lanes.iter().flat_map(Lane::clear).collect();
-        tasks.iter().filter_map(|task| self.end(task.fence)).map(|attempt| self.release(attempt)).count()
+        tasks.iter().filter_map(|task| self.end(task.fence)).map(|(attempt, job)| self.release(attempt, job)).count()
     }
 
     /// Gives back the jobs that still run; says how many. Their threads are on their own.
@@ -153,11 +170,11 @@ impl House {
             self.lanes[run.lane].write_off();
             self.stuck.fetch_add(1, Ordering::AcqRel);
         }
-        runs.into_iter().map(|run| self.release(run.attempt)).count()
+        runs.into_iter().map(|run| self.release(run.attempt, run.job)).count()
     }
 
-    fn release(&self, attempt: Attempt) {
-        self.acknowledge(attempt.ack(End::Interrupted, self.clock.now()));
+    fn release(&self, attempt: Attempt, job: Arc<Job>) {
+        self.acknowledge(attempt.ack(End::Interrupted, self.now()), job);
     }
 
     /// Looks after those whose time is up: first they are asked to leave, then written off. Says when to look again.
@@ -179,28 +196,30 @@ impl House {
             self.write_off(*fence);
         }
         if !written_off.is_empty() {
-            self.engine.turn();
+            self.engine().turn();
         }
         next
     }
 
     fn write_off(&self, fence: Fence) {
         let lane = self.runs.lock().get(&fence.id).map(|run| run.lane);
-        if let (Some(lane), Some(attempt)) = (lane, self.end(fence)) {
+        if let (Some(lane), Some((attempt, job))) = (lane, self.end(fence)) {
             let grace = self.settings.timeout_grace;
             let error =
                 format!("timed out and stuck: asked to leave, it did not within {grace:?}; its thread is written off");
             let delay = execute::default_backoff(attempt.fence.attempt, attempt.max_attempts);
             self.stuck.fetch_add(1, Ordering::AcqRel);
-            self.acknowledge(attempt.ack(End::Failed(error, delay), self.clock.now()));
+            self.observers().tell(|| Event::Stuck { job: (&*job).into() });
+            self.acknowledge(attempt.ack(End::Failed(error, delay), self.now()), job);
             self.lanes[lane].write_off();
         }
     }
 
     fn enter(&self, lane: usize, Claimed { attempt, job }: Claimed) -> Task {
         let flag = Arc::new(Flag::default());
-        let task = Task { fence: attempt.fence, job: Arc::new(job), flag: Arc::clone(&flag) };
-        let run = Run { attempt, lane, flag, deadline: None, timed_out: false };
+        let job = Arc::new(job);
+        let task = Task { fence: attempt.fence, job: Arc::clone(&job), flag: Arc::clone(&flag) };
+        let run = Run { attempt, job, lane, flag, deadline: None, timed_out: false };
         self.runs.lock().insert(task.fence.id, run);
         task
     }
@@ -229,12 +248,19 @@ impl Crew for House {
                 demands.push(Demand { queue: Arc::clone(&lane.queue), limit: slots });
             }
         }
-        let acks = std::mem::take(&mut *self.acks.lock());
-        Turn { runtime: Arc::clone(&self.member), now: self.clock.now(), acks, demands }
+        let (acks, jobs) = std::mem::take(&mut *self.acks.lock()).into_iter().unzip();
+        *self.in_turn.lock() = jobs;
+        Turn { runtime: Arc::clone(&self.member), now: self.now(), acks, demands }
     }
 
-    fn deliver(&self, turn: Turn, claimed: Vec<Claimed>) {
-        let mut claimed = claimed.into_iter().peekable();
+    fn deliver(&self, turn: Turn, done: Done) {
+        let jobs = std::mem::take(&mut *self.in_turn.lock());
+        if self.observers().any() {
+            let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
+            let events = jobs.into_iter().zip(done.acked).map(event);
+            self.acked.lock().extend(events);
+        }
+        let mut claimed = done.claimed.into_iter().peekable();
         for demand in turn.demands {
             let Some(lane) = self.lanes.iter().position(|lane| lane.queue == demand.queue) else { continue };
             let mut tasks = Vec::new();
@@ -248,11 +274,19 @@ impl Crew for House {
     }
 
     fn give_back(&self, turn: Turn) {
-        self.acks.lock().splice(0..0, turn.acks);
+        let jobs = std::mem::take(&mut *self.in_turn.lock());
+        self.acks.lock().splice(0..0, turn.acks.into_iter().zip(jobs));
         for demand in turn.demands {
             if let Some(lane) = self.lanes.iter().find(|lane| lane.queue == demand.queue) {
                 lane.give_back(demand.limit);
             }
+        }
+    }
+
+    fn tell(&self) {
+        if self.observers().any() {
+            let events = std::mem::take(&mut *self.acked.lock());
+            events.into_iter().for_each(|event| self.observers().tell(|| event));
         }
     }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::house::{House, Wake};
 use crate::engine::{Cutoffs, News};
+use crate::event::Event;
 
 /// How often another process's plain INSERT is looked for, a dead runtime's lock tried, and an ack that could not be
 /// written tried again: twice within the second that is promised would not be quiet.
@@ -79,43 +80,49 @@ impl Keepers {
     /// What others may have done, and what went wrong before.
     fn look_around(&mut self) {
         // An error here is one of the database: the next look tries again.
-        if self.house.engine.changed_elsewhere().unwrap_or(true) {
+        if self.house.engine().changed_elsewhere().unwrap_or(true) {
             self.due = Due::Unknown;
             self.others = true;
             self.house.lanes.iter().for_each(|lane| lane.ring());
             self.cancel();
         }
         if self.others
-            && let Ok(rescued) = self.house.engine.rescue(self.house.clock.now(), RESCUE_BATCH)
+            && let Ok(rescued) = self.house.engine().rescue(self.house.now(), RESCUE_BATCH)
         {
             self.others = rescued.others;
+            self.house.observers().count(rescued.rescued, |count| Event::Rescued { count });
         }
         if let Some(age) = self.house.settings.rescue_after {
-            let now = self.house.clock.now();
+            let now = self.house.now();
             let before = now.checked_sub(age).unwrap_or(Timestamp::MIN);
-            let _ = self.house.engine.rescue_older(before, now, RESCUE_BATCH);
+            if let Ok(count) = self.house.engine().rescue_older(before, now, RESCUE_BATCH) {
+                self.house.observers().count(count, |count| Event::Rescued { count });
+            }
         }
         if self.house.has_business() {
-            self.house.engine.turn();
+            self.house.engine().turn();
         }
     }
 
     fn cancel(&self) {
-        if let Ok(ids) = self.house.engine.cancelling() {
+        if let Ok(ids) = self.house.engine().cancelling() {
             self.house.cancel(&ids);
         }
     }
 
     fn stage(&mut self, now: Instant) -> Option<Instant> {
-        let time = self.house.clock.now();
+        let time = self.house.now();
         let is_due = match self.due {
             Due::Unknown => true,
             Due::Never => false,
             Due::At(due) => due <= time,
         };
         if is_due {
-            self.due = match self.house.engine.stage(&self.house.member.queues, time, STAGE_BATCH) {
-                Ok(staged) => staged.next_due.map_or(Due::Never, Due::At),
+            self.due = match self.house.engine().stage(&self.house.member.queues, time, STAGE_BATCH) {
+                Ok(staged) => {
+                    self.house.observers().count(staged.staged, |count| Event::Staged { count });
+                    staged.next_due.map_or(Due::Never, Due::At)
+                }
                 Err(_) => return Some(now + LOOK),
             };
         }
@@ -134,7 +141,7 @@ impl Keepers {
 
     /// Deletes a batch of old jobs; says when to go on.
     fn prune(&self, now: Instant) -> Instant {
-        let time = self.house.clock.now();
+        let time = self.house.now();
         let before = |age: Duration| time.checked_sub(age).ok();
         let retention = &self.house.settings.retention;
         let cutoffs = Cutoffs {
@@ -142,7 +149,11 @@ impl Keepers {
             cancelled: before(retention.cancelled),
             discarded: before(retention.discarded),
         };
-        match self.house.engine.prune(&cutoffs, PRUNE_BATCH) {
+        let pruned = self.house.engine().prune(&cutoffs, PRUNE_BATCH);
+        if let Ok(count) = pruned {
+            self.house.observers().count(count, |count| Event::Pruned { count });
+        }
+        match pruned {
             // The others on the file are let in between.
             Ok(pruned) if pruned >= u64::from(PRUNE_BATCH) => now + Duration::from_millis(20),
             Ok(_) | Err(_) => now + PRUNE,
@@ -153,7 +164,9 @@ impl Keepers {
 impl House {
     /// What a runtime that starts does at once: rescue, before it claims.
     pub fn first_look(&self) {
-        let _ = self.engine.rescue(self.clock.now(), RESCUE_BATCH);
+        if let Ok(rescued) = self.engine().rescue(self.now(), RESCUE_BATCH) {
+            self.observers().count(rescued.rescued, |count| Event::Rescued { count });
+        }
         self.ring_all();
     }
 

@@ -278,9 +278,8 @@ impl Runtime {
             started_at: self.kiln.clock().now(),
         };
         let id = member.id.clone();
-        let engine = Arc::clone(self.kiln.engine());
-        let clock = self.kiln.clock().clone();
-        let house = House::new(Arc::clone(&engine), clock, member, self.settings, self.workers.clone(), &self.queues);
+        let engine = self.kiln.engine();
+        let house = House::new(self.kiln.clone(), member, self.settings, self.workers.clone(), &self.queues);
         engine.join(&house.member, house.clone())?;
         house.first_look();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -341,10 +340,10 @@ impl Started {
         let soon = |wait: Duration| Instant::now().checked_add(wait).unwrap_or_else(|| Instant::now() + FOR_EVER);
         house.stop_claiming();
         // Where even this cannot be written, the runtime's row is left for those who will rescue its jobs.
-        let _ = house.engine.retire(id);
+        let _ = house.engine().retire(id);
         let returned = house.give_back_ready();
         let running = house.wait_for_runs(Instant::now());
-        house.engine.turn();
+        house.engine().turn();
         if house.wait_for_runs(soon(grace)) > 0 {
             house.ask_to_leave();
             house.wait_for_runs(soon(LAST_CALL));
@@ -353,7 +352,7 @@ impl Started {
         house.lanes.iter().for_each(|lane| lane.close());
         let until = soon(FLUSH);
         loop {
-            house.engine.turn();
+            house.engine().turn();
             if house.unwritten() == 0 || Instant::now() >= until {
                 break;
             }
@@ -366,7 +365,7 @@ impl Started {
         }
         let until = soon(LAST_CALL);
         house.lanes.iter().for_each(|lane| lane.wait_for_threads(0, until));
-        house.engine.leave(id);
+        house.engine().leave(id);
         // What could not be written is left with a runtime that is gone: others will rescue it.
         let unwritten = house.unwritten();
         Report { finished: running.saturating_sub(cut), returned, cut, unwritten }

@@ -7,54 +7,47 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use super::write::Tx;
 use super::{failed, rows, sql};
 use crate::Result;
-use crate::engine::{Claimed, Demand, Turn};
+use crate::engine::{Claimed, Demand, Done, Turn};
 use crate::job::{Ack, Attempt, Fence, Standing, State, Verdict};
 
-pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Vec<Claimed>> {
-    for ack in &turn.acks {
-        acknowledge(tx, ack, turn.now)?;
-    }
+pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
+    let acked = turn.acks.iter().map(|ack| acknowledge(tx, ack, turn.now)).collect::<Result<_>>()?;
     let mut claimed = Vec::new();
     for demand in &turn.demands {
         claim_queue(tx.conn, turn, demand, &mut claimed)?;
     }
-    Ok(claimed)
+    Ok(Done { acked, claimed })
 }
 
 /// A turn of somebody who is no crew.
 #[cfg(feature = "testing")]
 pub(super) struct Taken {
     pub turn: Turn,
-    pub landed: Vec<bool>,
-    pub claimed: Vec<Claimed>,
+    pub done: Done,
 }
 
 #[cfg(feature = "testing")]
 impl super::write::Op for Taken {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let now = self.turn.now;
-        self.landed = self.turn.acks.iter().map(|ack| acknowledge(tx, ack, now)).collect::<Result<_>>()?;
-        self.claimed.clear();
-        for demand in &self.turn.demands {
-            claim_queue(tx.conn, &self.turn, demand, &mut self.claimed)?;
-        }
+        self.done = turn(tx, &self.turn)?;
         Ok(())
     }
 }
 
-/// Writes an ack; says whether its attempt still was the job's. A late ack changes nothing.
-pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<bool> {
+/// Writes an ack; says what the job became. A late ack changes nothing.
+pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<Option<State>> {
     let Fence { id, attempt, attempted_at } = ack.fence;
     if ack.verdict == Verdict::Complete {
         let mut complete = tx.conn.prepare_cached(sql::ACK_COMPLETE).map_err(failed)?;
-        return Ok(complete.execute((id, attempt, attempted_at, now.as_microsecond())).map_err(failed)? == 1);
+        let changed = complete.execute((id, attempt, attempted_at, now.as_microsecond())).map_err(failed)?;
+        return Ok((changed == 1).then_some(State::Completed));
     }
     let standing = tx
         .conn
         .prepare_cached(sql::ACK_STANDING)
         .and_then(|mut select| select.query_one((id, attempt, attempted_at), standing).optional())
         .map_err(failed)?;
-    let Some(standing) = standing else { return Ok(false) };
+    let Some(standing) = standing else { return Ok(None) };
     let settled = ack.settle(&standing, now);
     tx.conn
         .prepare_cached(sql::ACK_SETTLE)
@@ -76,7 +69,7 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         (State::Available, _) => tx.news.all_queues = true,
         _ => {}
     }
-    Ok(true)
+    Ok(Some(settled.state))
 }
 
 fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {

@@ -104,7 +104,7 @@ impl Op for Rescue {
             };
             let attempt = Attempt { fence: *fence, max_attempts: *max_attempts };
             let ack: Ack = attempt.ack(End::Abandoned(error), self.now);
-            self.rescued += u64::from(acknowledge(tx, &ack, self.now)?);
+            self.rescued += u64::from(acknowledge(tx, &ack, self.now)?.is_some());
         }
         for id in &self.forget {
             run(tx.conn, sql::LEAVE, [id])?;

@@ -269,9 +269,8 @@ impl Engine for Sqlite {
     }
 
     #[cfg(feature = "testing")]
-    fn take_turn(&self, turn: crate::engine::Turn) -> Result<(Vec<bool>, Vec<crate::engine::Claimed>)> {
-        let taken = self.writer.write(Need::Ride, claim::Taken { turn, landed: Vec::new(), claimed: Vec::new() })?;
-        Ok((taken.landed, taken.claimed))
+    fn take_turn(&self, turn: crate::engine::Turn) -> Result<crate::engine::Done> {
+        Ok(self.writer.write(Need::Ride, claim::Taken { turn, done: Default::default() })?.done)
     }
 
     fn turn(&self) {

@@ -145,7 +145,7 @@ fn a_claim_merges_its_workers_in_claim_order() {
     expected.sort_unstable();
     let demands = vec![Demand { queue: QUEUE.into(), limit: 1000 }];
     let turn = Turn { runtime: member(), now: NOW, acks: Vec::new(), demands };
-    let (_, claimed) = engine.take_turn(turn).unwrap();
+    let claimed = engine.take_turn(turn).unwrap().claimed;
     let found: Vec<_> = claimed.iter().map(|c| (c.job.priority, c.job.scheduled_at, c.job.id)).collect();
     assert_eq!(found, expected);
     let fences: HashSet<Fence> = claimed.iter().map(|claimed| claimed.attempt.fence).collect();
@@ -160,7 +160,7 @@ fn an_attempt_given_back_and_claimed_again_at_the_same_time_has_another_fence() 
     for _ in 0..5 {
         let demands = vec![Demand { queue: QUEUE.into(), limit: 1 }];
         let turn = Turn { runtime: member(), now: NOW, acks: Vec::new(), demands };
-        let (_, claimed) = engine.take_turn(turn).unwrap();
+        let claimed = engine.take_turn(turn).unwrap().claimed;
         let fence = claimed[0].attempt.fence;
         assert_eq!(fence.attempt, 1);
         assert!(fences.insert(fence));

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::peers::Peers;
 use super::{claim, failed};
-use crate::engine::{Claimed, Crew, News, Turn};
+use crate::engine::{Crew, Done, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
 
@@ -195,6 +195,7 @@ impl Writer {
             news.queues.clear();
             news.all_queues = false;
         }
+        crews.iter().for_each(|(_, crew)| crew.tell());
         if !news.is_empty() {
             crews.iter().for_each(|(_, crew)| crew.hear(&news));
             self.line.lock().again |= !gathered;
@@ -223,12 +224,12 @@ impl Writer {
             if turns.is_empty() {
                 turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
             }
-            turns.iter().map(|turn| claim::turn(tx, turn)).collect::<Result<Vec<Vec<Claimed>>>>()
+            turns.iter().map(|turn| claim::turn(tx, turn)).collect::<Result<Vec<Done>>>()
         });
         match result {
-            Ok((claimed, news)) => {
-                for (((_, crew), turn), claimed) in crews.iter().zip(turns).zip(claimed) {
-                    crew.deliver(turn, claimed);
+            Ok((done, news)) => {
+                for (((_, crew), turn), done) in crews.iter().zip(turns).zip(done) {
+                    crew.deliver(turn, done);
                 }
                 Ok(news)
             }

@@ -1,0 +1,241 @@
+//! What happened: one event for each verb, told to whoever observes.
+
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Job, State};
+
+/// Something that happened on a handle, or in a runtime started from it. The names are the verbs', in the past tense.
+///
+/// Observers are given to [`KilnBuilder::observe`](crate::KilnBuilder::observe). They are called on the thread that did
+/// it, after it was committed and outside of all locks; one that panics is ignored, one that is slow slows down its
+/// thread and nobody else.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use kiln::{Event, Kiln, NewJob};
+///
+/// let (told, events) = mpsc::channel();
+/// let kiln = Kiln::memory_builder().observe(move |event| told.send(event.to_string()).unwrap()).open()?;
+/// kiln.enqueue(NewJob::new("app.Mailer"))?;
+/// kiln.cancel(1)?;
+///
+/// assert_eq!(events.recv().unwrap(), "enqueued job=1 queue=default worker=app.Mailer");
+/// assert_eq!(events.recv().unwrap(), "cancelled count=1");
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A job was stored.
+    #[non_exhaustive]
+    Enqueued {
+        /// The job.
+        job: Subject,
+    },
+    /// A runtime took a job to execute it.
+    #[non_exhaustive]
+    Claimed {
+        /// The job, and which attempt at it.
+        job: Subject,
+        /// How long it waited since it was due.
+        queue_time: Duration,
+    },
+    /// A worker's `process` ended.
+    #[non_exhaustive]
+    Executed {
+        /// The job, and which attempt at it.
+        job: Subject,
+        /// How long it waited since it was due.
+        queue_time: Duration,
+        /// How long `process` took.
+        run_time: Duration,
+        /// What went wrong, if anything did.
+        error: Option<String>,
+    },
+    /// What came of an attempt was written, or was too late to be.
+    #[non_exhaustive]
+    Acked {
+        /// The job, and which attempt at it.
+        job: Subject,
+        /// What the job became; `None` when the attempt was no longer the job's.
+        state: Option<State>,
+    },
+    /// An attempt did not end in time, and its thread was written off.
+    #[non_exhaustive]
+    Stuck {
+        /// The job, and which attempt at it.
+        job: Subject,
+    },
+    /// Due jobs became available.
+    #[non_exhaustive]
+    Staged {
+        /// How many.
+        count: u64,
+    },
+    /// Jobs of runtimes that died became available, or were discarded.
+    #[non_exhaustive]
+    Rescued {
+        /// How many.
+        count: u64,
+    },
+    /// Old jobs were deleted.
+    #[non_exhaustive]
+    Pruned {
+        /// How many.
+        count: u64,
+    },
+    /// Jobs were cancelled, or asked to.
+    #[non_exhaustive]
+    Cancelled {
+        /// How many.
+        count: u64,
+    },
+    /// Jobs were made available again.
+    #[non_exhaustive]
+    Retried {
+        /// How many.
+        count: u64,
+    },
+    /// Jobs were deleted.
+    #[non_exhaustive]
+    Deleted {
+        /// How many.
+        count: u64,
+    },
+    /// Jobs were changed.
+    #[non_exhaustive]
+    Updated {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Which job an event is about. Its arguments are not there: they do not belong into logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subject {
+    /// The job's id.
+    pub id: i64,
+    /// Its queue.
+    pub queue: String,
+    /// Its worker's name.
+    pub worker: String,
+    /// The number of the attempt; 0 for a job never claimed.
+    pub attempt: i64,
+}
+
+impl From<&Job> for Subject {
+    fn from(job: &Job) -> Self {
+        Self { id: job.id, queue: job.queue.clone(), worker: job.worker.clone(), attempt: job.attempt }
+    }
+}
+
+impl Event {
+    /// The event's name: its verb in the past tense.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Enqueued { .. } => "enqueued",
+            Event::Claimed { .. } => "claimed",
+            Event::Executed { .. } => "executed",
+            Event::Acked { .. } => "acked",
+            Event::Stuck { .. } => "stuck",
+            Event::Staged { .. } => "staged",
+            Event::Rescued { .. } => "rescued",
+            Event::Pruned { .. } => "pruned",
+            Event::Cancelled { .. } => "cancelled",
+            Event::Retried { .. } => "retried",
+            Event::Deleted { .. } => "deleted",
+            Event::Updated { .. } => "updated",
+        }
+    }
+
+    /// The job it is about, where it is about one.
+    pub fn job(&self) -> Option<&Subject> {
+        match self {
+            Event::Enqueued { job }
+            | Event::Claimed { job, .. }
+            | Event::Executed { job, .. }
+            | Event::Acked { job, .. }
+            | Event::Stuck { job } => Some(job),
+            _ => None,
+        }
+    }
+}
+
+/// A line for a log: the name, then what there is to say, as `key=value`.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        if let Some(Subject { id, queue, worker, attempt }) = self.job() {
+            write!(f, " job={id} queue={queue} worker={worker}")?;
+            if *attempt > 0 {
+                write!(f, " attempt={attempt}")?;
+            }
+        }
+        match self {
+            Event::Claimed { queue_time, .. } => write!(f, " queue_time={queue_time:?}"),
+            Event::Executed { queue_time, run_time, error, .. } => {
+                write!(f, " queue_time={queue_time:?} run_time={run_time:?}")?;
+                match error {
+                    Some(error) => write!(f, " error={:?}", error.lines().next().unwrap_or_default()),
+                    None => Ok(()),
+                }
+            }
+            Event::Acked { state: Some(state), .. } => write!(f, " state={state}"),
+            Event::Acked { state: None, .. } => f.write_str(" stale"),
+            Event::Staged { count }
+            | Event::Rescued { count }
+            | Event::Pruned { count }
+            | Event::Cancelled { count }
+            | Event::Retried { count }
+            | Event::Deleted { count }
+            | Event::Updated { count } => write!(f, " count={count}"),
+            Event::Enqueued { .. } | Event::Stuck { .. } => Ok(()),
+        }
+    }
+}
+
+/// Those who want to be told. Passed in, in order; there are no others.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Vec<Arc<Observer>>);
+
+type Observer = dyn Fn(&Event) + Send + Sync;
+
+impl Observers {
+    pub fn add(&mut self, observer: impl Fn(&Event) + Send + Sync + 'static) {
+        self.0.push(Arc::new(observer));
+    }
+
+    /// Whether anybody listens: an event nobody wants is not even made.
+    pub fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        if !self.any() {
+            return;
+        }
+        let event = event();
+        for observer in &self.0 {
+            // An observer that panics harms itself alone.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
+        }
+    }
+
+    /// Tells how many jobs a verb concerned, when it did any, and passes the number on.
+    pub fn count(&self, count: u64, event: impl FnOnce(u64) -> Event) -> u64 {
+        if count > 0 {
+            self.tell(|| event(count));
+        }
+        count
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} observers", self.0.len())
+    }
+}
