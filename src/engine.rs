@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::health::{Health, Pulse};
-use crate::job::{Ack, Attempt, Changes, Counts, Filter, Job, State, Which};
+use crate::job::{Ack, Attempt, Changes, Counts, Filter, Job, Ready, State, Which};
 
 pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
-    fn enqueue(&self, jobs: Vec<Job>) -> Result<Vec<Job>>;
+    fn enqueue(&self, jobs: Vec<Ready>) -> Result<Vec<Job>>;
 
     fn cancel(&self, which: &Which, now: Timestamp) -> Result<u64>;
     fn retry(&self, which: &Which, now: Timestamp) -> Result<u64>;
@@ -146,6 +146,8 @@ pub(crate) struct Done {
     /// For each ack, in their order: what the job became; `None` where the attempt was no longer the job's.
     pub acked: Vec<Option<State>>,
     pub claimed: Vec<Claimed>,
+    /// There may be jobs that the claim did not get to.
+    pub more: bool,
 }
 
 /// So many jobs of this queue, at the most.

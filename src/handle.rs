@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::event::{Event, Observers};
 use crate::health::Health;
-use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Which};
+use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Which};
 use crate::sqlite::{Options, Sqlite};
 use crate::{Durability, Result};
 
@@ -188,13 +188,14 @@ impl Kiln {
     pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
         let now = self.0.clock.now();
         let jobs = jobs.into_iter().map(|job| job.build(now)).collect::<Result<Vec<_>>>()?;
-        if jobs.is_empty() { Ok(jobs) } else { self.store(jobs) }
+        if jobs.is_empty() { Ok(Vec::new()) } else { self.store(jobs) }
     }
 
-    fn store(&self, jobs: Vec<Job>) -> Result<Vec<Job>> {
+    fn store(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {
         let jobs = self.0.engine.enqueue(jobs)?;
         if self.0.observers.any() {
-            jobs.iter().for_each(|job| self.0.observers.tell(|| Event::Enqueued { job: job.into() }));
+            let stored = jobs.iter().filter(|job| !job.conflict);
+            stored.for_each(|job| self.0.observers.tell(|| Event::Enqueued { job: job.into() }));
         }
         Ok(jobs)
     }

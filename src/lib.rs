@@ -109,8 +109,8 @@ pub use event::{Event, Subject};
 pub use handle::{Kiln, KilnBuilder};
 pub use health::{Health, Pulse, RuntimeHealth};
 pub use job::{
-    Changes, Counts, Cron, Failure, Fence, Filter, IntoChanges, Job, JobError, Jobs, Json, NewJob, Outcome, Schedule,
-    State, backoff,
+    Changes, Counts, Cron, Failure, Fence, Field, Filter, IntoChanges, Job, JobError, Jobs, Json, NewJob, Outcome,
+    Schedule, State, Unique, backoff,
 };
 pub use runtime::{Report, Runtime, RuntimeBuilder};
 pub use worker::{Cancelled, IntoOutcome, Running, Worker};

@@ -42,6 +42,16 @@ impl JobError {
         }
     }
 
+    /// The stored form of these errors and one more.
+    pub(crate) fn added(errors: &[JobError], at: Timestamp, attempt: i64, error: String) -> String {
+        let new = JobError { at, attempt, error };
+        bounded(errors.iter().chain([&new]).map(JobError::write).collect())
+    }
+
+    fn write(&self) -> Value {
+        json!({ "at": self.at.to_string(), "attempt": self.attempt, "error": self.error })
+    }
+
     fn read(entry: &Value) -> JobError {
         JobError {
             at: entry["at"].as_str().and_then(|at| at.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH),
@@ -189,12 +199,16 @@ impl Ack {
             Ok(Value::Array(errors)) => errors,
             _ => vec![Value::String(row.errors.clone())],
         };
-        errors.push(json!({ "at": now.to_string(), "attempt": self.fence.attempt, "error": error }));
-        if errors.len() > FIRST_ERRORS + LAST_ERRORS {
-            errors.drain(FIRST_ERRORS..errors.len() - LAST_ERRORS);
-        }
-        Value::Array(errors).to_string()
+        errors.push(JobError { at: now, attempt: self.fence.attempt, error: error.to_owned() }.write());
+        bounded(errors)
     }
+}
+
+fn bounded(mut errors: Vec<Value>) -> String {
+    if errors.len() > FIRST_ERRORS + LAST_ERRORS {
+        errors.drain(FIRST_ERRORS..errors.len() - LAST_ERRORS);
+    }
+    Value::Array(errors).to_string()
 }
 
 /// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.

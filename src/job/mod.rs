@@ -9,6 +9,7 @@ mod new;
 mod outcome;
 mod recorded;
 mod state;
+mod unique;
 mod update;
 
 use std::fmt;
@@ -25,11 +26,14 @@ pub use filter::{Counts, Filter};
 pub(crate) use filter::{Order, Which};
 pub use json::Json;
 pub use new::NewJob;
+pub(crate) use new::Ready;
 pub use outcome::{Failure, Outcome};
 #[cfg(feature = "testing")]
 pub(crate) use recorded::decode as decode_recorded;
 pub use state::State;
 pub(crate) use state::Verb;
+pub(crate) use unique::Check;
+pub use unique::{Field, Unique};
 pub use update::{Changes, IntoChanges};
 
 use crate::{Error, Result};
@@ -92,6 +96,10 @@ pub struct Job {
     pub discarded_at: Option<Timestamp>,
     /// When somebody asked for it to be cancelled while it was executing. Such a job never runs again.
     pub cancel_requested_at: Option<Timestamp>,
+    /// When it is too late to begin: from then on a claim cancels it instead.
+    pub expires_at: Option<Timestamp>,
+    /// Whether an enqueue found this job instead of storing its own, see [`Unique`]. Only on what an enqueue gives back.
+    pub conflict: bool,
     /// What the enqueuer attached for hooks. Only on a job just enqueued: it is never stored.
     pub extra: Map<String, Value>,
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Job, Json, State, normalize_tags};
+use super::{Check, Job, Json, State, Unique, normalize_tags};
 use crate::{Error, Result};
 
 /// A job to be enqueued: built with overrides, validated once when it is enqueued.
@@ -18,6 +18,8 @@ use crate::{Error, Result};
 /// | `priority` | 0 | 0 to 9, 0 first |
 /// | `tags` | none | trimmed, lower-cased, sorted, doubles and blanks dropped |
 /// | `scheduled_at` | now | any time; a job given one starts as `scheduled`, also when it lies in the past |
+/// | `expires_at` | never | any time |
+/// | `unique` | no | see [`Unique`] |
 /// | `state` | `available` | `suspended`, to hold it back; a finished state, to bring history along |
 ///
 /// Most jobs are made from a worker, with its defaults: [`Worker::job`](crate::Worker::job).
@@ -52,6 +54,8 @@ pub struct NewJob {
     priority: i64,
     due: Due,
     state: Option<State>,
+    expires: Option<Due>,
+    unique: Option<Unique>,
     extra: Map<String, Value>,
 }
 
@@ -75,6 +79,8 @@ impl NewJob {
             priority: 0,
             due: Due::Now,
             state: None,
+            expires: None,
+            unique: None,
             extra: Map::new(),
         }
     }
@@ -133,21 +139,35 @@ impl NewJob {
         self
     }
 
+    /// When it is too late to begin: a job not claimed by then is cancelled, with "expired" in its errors.
+    pub fn expires_at(mut self, at: Timestamp) -> Self {
+        self.expires = Some(Due::At(at));
+        self
+    }
+
+    /// How long after the enqueue it is too late to begin.
+    pub fn expires_in(mut self, delay: Duration) -> Self {
+        self.expires = Some(Due::In(delay));
+        self
+    }
+
+    /// Stores it only when there is no double of it.
+    pub fn unique(mut self, unique: Unique) -> Self {
+        self.unique = Some(unique);
+        self
+    }
+
     /// Attaches a value for hooks to see. It is never stored.
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extra.insert(key.into(), value.into());
         self
     }
 
-    /// The row to store, validated. Its id is 0 until the database gives one.
-    pub(crate) fn build(self, now: Timestamp) -> Result<Job> {
-        let scheduled_at = match self.due {
-            Due::Now => None,
-            Due::At(at) => Some(at),
-            Due::In(delay) => Some(later(now, delay).ok_or_else(|| {
-                Error::invalid("schedule_in", format!("schedule_in must end before the year 9999, got {delay:?}"))
-            })?),
-        };
+    /// The row to store, validated, and what to look for before. Its id is 0 until the database gives one.
+    pub(crate) fn build(self, now: Timestamp) -> Result<Ready> {
+        let delay = self.unique.as_ref().and_then(Unique::delay).map(Due::In);
+        let scheduled_at = delay.unwrap_or(self.due).at(now, "schedule_in")?;
+        let expires_at = self.expires.map_or(Ok(None), |expires| expires.at(now, "expires_in"))?;
         let state = match (self.state, scheduled_at) {
             (None | Some(State::Available), None) => State::Available,
             (None | Some(State::Available), Some(_)) => State::Scheduled,
@@ -170,16 +190,39 @@ impl NewJob {
             priority: self.priority,
             attempted_by: Vec::new(),
             inserted_at: now,
-            scheduled_at: scheduled_at.map_or(now, whole_micros),
+            scheduled_at: scheduled_at.unwrap_or(now),
             attempted_at: None,
             completed_at: None,
             cancelled_at: None,
             discarded_at: None,
             cancel_requested_at: None,
+            expires_at,
+            conflict: false,
             extra: self.extra,
         };
         job.validate()?;
-        Ok(job)
+        let check = self.unique.map(|unique| unique.check(&job, now)).transpose()?;
+        Ok(Ready { job, check })
+    }
+}
+
+/// A job that may be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub job: Job,
+    pub check: Option<Check>,
+}
+
+impl Due {
+    fn at(self, now: Timestamp, field: &'static str) -> Result<Option<Timestamp>> {
+        match self {
+            Due::Now => Ok(None),
+            Due::At(at) => Ok(Some(whole_micros(at))),
+            Due::In(delay) => match later(now, delay) {
+                Some(at) => Ok(Some(whole_micros(at))),
+                None => Err(Error::invalid(field, format!("{field} must end before the year 9999, got {delay:?}"))),
+            },
+        }
     }
 }
 

@@ -45,6 +45,14 @@ impl State {
         State::Suspended,
     ];
 
+    /// The states of a job that still has something before it: [`Unique::states`](crate::Unique::states).
+    pub const INCOMPLETE: [State; 5] =
+        [State::Suspended, State::Available, State::Scheduled, State::Executing, State::Retryable];
+
+    /// All states but cancelled and discarded: [`Unique::states`](crate::Unique::states).
+    pub const SUCCESSFUL: [State; 6] =
+        [State::Suspended, State::Available, State::Scheduled, State::Executing, State::Retryable, State::Completed];
+
     /// The name, as stored.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -270,6 +270,9 @@ impl Crew for House {
             for _ in 0..self.lanes[lane].deliver(demand.limit, tasks) {
                 self.hire(lane);
             }
+            if done.more {
+                self.lanes[lane].ring();
+            }
         }
     }
 

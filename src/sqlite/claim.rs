@@ -8,15 +8,16 @@ use super::write::Tx;
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::{Claimed, Demand, Done, Turn};
-use crate::job::{Ack, Attempt, Fence, Standing, State, Verdict};
+use crate::job::{Ack, Attempt, Fence, Job, JobError, Standing, State, Verdict};
 
 pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
     let acked = turn.acks.iter().map(|ack| acknowledge(tx, ack, turn.now)).collect::<Result<_>>()?;
     let mut claimed = Vec::new();
+    let mut more = false;
     for demand in &turn.demands {
-        claim_queue(tx.conn, turn, demand, &mut claimed)?;
+        more |= claim_queue(tx.conn, turn, demand, &mut claimed)?;
     }
-    Ok(Done { acked, claimed })
+    Ok(Done { acked, claimed, more })
 }
 
 /// A turn of somebody who is no crew.
@@ -82,29 +83,55 @@ fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
     })
 }
 
-fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Vec<Claimed>) -> Result<()> {
+/// How often a claim goes on to the next jobs when those it found had expired.
+const ROUNDS: u32 = 16;
+
+/// Claims for a demand; says whether there may be more that it did not get to.
+fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Vec<Claimed>) -> Result<bool> {
     let workers = &turn.runtime.workers;
     if workers.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let first = claimed.len();
-    let mut select = conn.prepare_cached(&sql::claim(workers.len())).map_err(failed)?;
-    let limit = i64::try_from(demand.limit).unwrap_or(i64::MAX);
-    let mut parameters: Vec<&dyn ToSql> = vec![&demand.queue, &limit];
-    parameters.extend(workers.iter().map(|worker| worker as &dyn ToSql));
-    let jobs = select.query_map(parameters.as_slice(), rows::job).map_err(failed)?;
-    for job in jobs {
-        claimed.push(claim_job(job.map_err(failed)?, turn));
-    }
     let mut update = conn.prepare_cached(sql::CLAIM_ONE).map_err(failed)?;
     let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
-    for Claimed { attempt: Attempt { fence, .. }, .. } in &claimed[first..] {
-        update.execute((fence.id, fence.attempt, fence.attempted_at, &owner)).map_err(failed)?;
+    for _ in 0..ROUNDS {
+        let wanted = demand.limit - (claimed.len() - first);
+        let jobs = available(conn, &demand.queue, workers, wanted)?;
+        let (expired, jobs): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| job.expires_at.is_some_and(|at| at <= turn.now));
+        for job in jobs {
+            let claim = claim_job(job, turn);
+            let Fence { id, attempt, attempted_at } = claim.attempt.fence;
+            update.execute((id, attempt, attempted_at, &owner)).map_err(failed)?;
+            claimed.push(claim);
+        }
+        for job in &expired {
+            expire(conn, job, turn.now)?;
+        }
+        if expired.is_empty() {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
-fn claim_job(mut job: crate::Job, turn: &Turn) -> Claimed {
+fn available(conn: &Connection, queue: &str, workers: &[String], limit: usize) -> Result<Vec<Job>> {
+    let mut select = conn.prepare_cached(&sql::claim(workers.len())).map_err(failed)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut parameters: Vec<&dyn ToSql> = vec![&queue, &limit];
+    parameters.extend(workers.iter().map(|worker| worker as &dyn ToSql));
+    let jobs = select.query_map(parameters.as_slice(), rows::job).map_err(failed)?;
+    jobs.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+fn expire(conn: &Connection, job: &Job, now: Timestamp) -> Result<()> {
+    let at = job.expires_at.unwrap_or(now);
+    let errors = JobError::added(&job.errors, now, job.attempt, format!("expired: not claimed before {at}"));
+    super::verbs::run(conn, sql::EXPIRE, (job.id, now.as_microsecond(), errors)).map(|_| ())
+}
+
+fn claim_job(mut job: Job, turn: &Turn) -> Claimed {
     // A clock set back, or an attempt given back, must not make two attempts look the same.
     let after_the_last = job.attempted_at.map_or(i64::MIN, |last| last.as_microsecond().saturating_add(1));
     let attempted_at = turn.now.as_microsecond().max(after_the_last);

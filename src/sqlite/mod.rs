@@ -28,7 +28,7 @@ use crate::bell::Bell;
 use crate::engine::{Crew, Cutoffs, Engine, Member, Rescued, Staged};
 use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
-use crate::job::{Changes, Counts, Filter, Job, Which};
+use crate::job::{Changes, Counts, Filter, Job, Ready, Which};
 use crate::{Durability, Error, Result};
 use keep::{Executing, Prune, Rescue, Stage, Why};
 use live::Live;
@@ -113,8 +113,8 @@ impl Sqlite {
 }
 
 impl Engine for Sqlite {
-    fn enqueue(&self, jobs: Vec<Job>) -> Result<Vec<Job>> {
-        Ok(self.writer.write(Need::Durable, Enqueue { jobs })?.jobs)
+    fn enqueue(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {
+        Ok(self.writer.write(Need::Durable, Enqueue::new(jobs))?.finish())
     }
 
     fn cancel(&self, which: &Which, now: Timestamp) -> Result<u64> {

@@ -30,6 +30,8 @@ pub(super) fn job(row: &Row<'_>) -> Result<Job> {
         cancelled_at: time(row.get_ref(16)?),
         discarded_at: time(row.get_ref(17)?),
         cancel_requested_at: time(row.get_ref(18)?),
+        expires_at: time(row.get_ref(19)?),
+        conflict: false,
         extra: Map::new(),
     })
 }

@@ -19,7 +19,9 @@ CREATE TABLE kiln_jobs (
   completed_at        INTEGER,
   cancelled_at        INTEGER,
   discarded_at        INTEGER,
-  cancel_requested_at INTEGER
+  cancel_requested_at INTEGER,
+  expires_at          INTEGER,
+  unique_key          TEXT
 );
 
 -- One small index for each question that is asked all the time; a finished job is in the last three at the most.
@@ -31,6 +33,7 @@ CREATE INDEX kiln_jobs_executing ON kiln_jobs (cancel_requested_at) WHERE state 
 CREATE INDEX kiln_jobs_completed ON kiln_jobs (completed_at) WHERE state = 'completed';
 CREATE INDEX kiln_jobs_cancelled ON kiln_jobs (cancelled_at) WHERE state = 'cancelled';
 CREATE INDEX kiln_jobs_discarded ON kiln_jobs (discarded_at) WHERE state = 'discarded';
+CREATE INDEX kiln_jobs_unique ON kiln_jobs (unique_key, state, inserted_at) WHERE unique_key IS NOT NULL;
 
 -- The runtimes on this file. Whether one lives is told by the lock on its sidecar file, not by its row.
 CREATE TABLE kiln_runtimes (
@@ -60,5 +63,6 @@ SELECT id, state, queue, worker, args, meta, tags, errors, attempt, max_attempts
   strftime('%Y-%m-%dT%H:%M:%fZ', completed_at / 1e6, 'unixepoch') AS completed_at,
   strftime('%Y-%m-%dT%H:%M:%fZ', cancelled_at / 1e6, 'unixepoch') AS cancelled_at,
   strftime('%Y-%m-%dT%H:%M:%fZ', discarded_at / 1e6, 'unixepoch') AS discarded_at,
-  strftime('%Y-%m-%dT%H:%M:%fZ', cancel_requested_at / 1e6, 'unixepoch') AS cancel_requested_at
+  strftime('%Y-%m-%dT%H:%M:%fZ', cancel_requested_at / 1e6, 'unixepoch') AS cancel_requested_at,
+  strftime('%Y-%m-%dT%H:%M:%fZ', expires_at / 1e6, 'unixepoch') AS expires_at
 FROM kiln_jobs;

@@ -5,15 +5,24 @@
 macro_rules! columns {
     () => {
         "id, state, queue, worker, args, meta, tags, errors, attempt, max_attempts, priority, attempted_by, \
-         inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, cancel_requested_at"
+         inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, cancel_requested_at, expires_at"
     };
 }
 
 pub(super) const COLUMNS: &str = columns!();
 
 pub(super) const ENQUEUE: &str = "
-INSERT INTO kiln_jobs (state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, scheduled_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+INSERT INTO kiln_jobs (state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, scheduled_at,
+  expires_at, unique_key)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+
+/// The doubles of a unique job in one state; the states are asked for one by one.
+pub(super) const DOUBLE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM kiln_jobs INDEXED BY kiln_jobs_unique
+WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 AND scheduled_at >= ?4 ORDER BY inserted_at DESC LIMIT 1"
+);
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the
 /// last: such a row waits for its rescue.
@@ -32,6 +41,9 @@ pub(super) fn claim(workers: usize) -> String {
 
 pub(super) const CLAIM_ONE: &str = "
 UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";
+
+pub(super) const EXPIRE: &str = "
+UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, errors = ?3 WHERE id = ?1";
 
 /// The ack that is nearly every ack.
 pub(super) const ACK_COMPLETE: &str = "

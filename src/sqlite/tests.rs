@@ -74,6 +74,8 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
     let few: &[&str] = &["kiln_runtimes", "kiln_jobs_executing", "kiln_jobs_exhausted"];
     let fixed = [
         sql::ENQUEUE,
+        sql::DOUBLE,
+        sql::EXPIRE,
         sql::CLAIM_ONE,
         sql::ACK_COMPLETE,
         sql::ACK_STANDING,
@@ -136,7 +138,7 @@ fn a_claim_merges_its_workers_in_claim_order() {
         let worker = [WORKER, "app.Other", "app.Unknown"][random.usize(..3)];
         let scheduled_at = NOW - SignedDuration::from_secs(random.i64(0..3));
         let mut job = NewJob::new(worker).priority(random.i64(0..3)).build(NOW).unwrap();
-        job.scheduled_at = scheduled_at;
+        job.job.scheduled_at = scheduled_at;
         let job = engine.enqueue(vec![job]).unwrap().remove(0);
         if worker != "app.Unknown" {
             expected.push((job.priority, job.scheduled_at, job.id));

@@ -8,16 +8,26 @@ use super::look::{self, BATCH};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
-use crate::job::{Changes, Filter, Job, State, Verb, Which};
+use crate::job::{Changes, Check, Filter, Job, Ready, State, Verb, Which};
 
 pub(super) struct Enqueue {
+    pub ready: Vec<Ready>,
+    /// For each of them the job that was stored, or its double.
     pub jobs: Vec<Job>,
 }
 
 impl Op for Enqueue {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        self.jobs.clear();
         let mut insert = tx.conn.prepare_cached(sql::ENQUEUE).map_err(failed)?;
-        for job in &mut self.jobs {
+        for Ready { job, check } in &mut self.ready {
+            job.id = 0;
+            if let Some(check) = check
+                && let Some(there) = double(tx, check, job)?
+            {
+                self.jobs.push(there);
+                continue;
+            }
             insert
                 .execute(params![
                     job.state.as_str(),
@@ -30,6 +40,8 @@ impl Op for Enqueue {
                     job.priority,
                     job.inserted_at.as_microsecond(),
                     job.scheduled_at.as_microsecond(),
+                    job.expires_at.map(Timestamp::as_microsecond),
+                    check.as_ref().map(|check| &check.key),
                 ])
                 .map_err(failed)?;
             job.id = tx.conn.last_insert_rowid();
@@ -41,6 +53,45 @@ impl Op for Enqueue {
         }
         Ok(())
     }
+}
+
+impl Enqueue {
+    pub fn new(ready: Vec<Ready>) -> Self {
+        Self { ready, jobs: Vec::new() }
+    }
+
+    /// The jobs in the order they were given, stored or found.
+    pub fn finish(self) -> Vec<Job> {
+        let mut found = self.jobs.into_iter();
+        let stored = |ready: Ready| if ready.job.id == 0 { None } else { Some(ready.job) };
+        self.ready.into_iter().filter_map(|ready| stored(ready).or_else(|| found.next())).collect()
+    }
+}
+
+/// The job that is there already, with what it was given of the new one.
+fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
+    let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
+    let (inserted, scheduled) = if check.by_schedule { (i64::MIN, since) } else { (since, i64::MIN) };
+    for state in &check.states {
+        let there = tx
+            .conn
+            .prepare_cached(sql::DOUBLE)
+            .and_then(|mut select| {
+                select.query_one((&check.key, state.as_str(), inserted, scheduled), rows::job).optional()
+            })
+            .map_err(failed)?;
+        if let Some(there) = there {
+            let replaced = check.replaced(&there, new);
+            if let Some(job) = &replaced {
+                store(tx, job)?;
+            }
+            let mut job = replaced.unwrap_or(there);
+            job.conflict = true;
+            job.extra = new.extra.clone();
+            return Ok(Some(job));
+        }
+    }
+    Ok(None)
 }
 
 /// A verb applied to many jobs, a batch in each transaction, so that nobody waits long for the lock.

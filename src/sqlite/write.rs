@@ -228,6 +228,7 @@ impl Writer {
         });
         match result {
             Ok((done, news)) => {
+                self.line.lock().again |= done.iter().any(|done| done.more);
                 for (((_, crew), turn), done) in crews.iter().zip(turns).zip(done) {
                     crew.deliver(turn, done);
                 }

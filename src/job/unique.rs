@@ -1,0 +1,332 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::{Job, Json, State};
+use crate::{Error, Result};
+
+/// When a job counts as a double of one that is there already: [`NewJob::unique`](super::NewJob::unique).
+///
+/// An enqueue looks for a job with the same values in some [fields](Self::by), in certain [states](Self::states), since
+/// a certain [time](Self::within). When there is one, nothing is stored: the job that is there is given back, with
+/// [`Job::conflict`] set, changed where [`replace`](Self::replace) says so. Two enqueues at the same time, in whatever
+/// threads and processes, never both store theirs.
+///
+/// | setting | default |
+/// | --- | --- |
+/// | fields | worker, queue and args |
+/// | keys | all of args (and of meta) |
+/// | within | as long as the row exists |
+/// | states | [`State::SUCCESSFUL`]: all but cancelled and discarded |
+/// | timestamp | `inserted_at` |
+///
+/// The words are Oban's, but for two points: a job is only compared with jobs that were enqueued with the same fields
+/// and keys to be unique by, and the period has no default of a minute.
+///
+/// ```
+/// use kiln::{Kiln, NewJob, Unique};
+/// use serde_json::json;
+///
+/// let kiln = Kiln::in_memory()?;
+/// let sync = |user: i64, n: i64| {
+///     NewJob::new("app.Sync").args(json!({ "user": user, "n": n })).unique(Unique::new().keys(["user"]))
+/// };
+///
+/// let first = kiln.enqueue(sync(7, 1))?;
+/// let second = kiln.enqueue(sync(7, 2))?;
+/// let other = kiln.enqueue(sync(8, 3))?;
+///
+/// assert!(!first.conflict && second.conflict && !other.conflict);
+/// assert_eq!(second.id, first.id);
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Unique {
+    fields: Vec<Field>,
+    keys: Vec<String>,
+    period: Option<Duration>,
+    states: Vec<State>,
+    by_schedule: bool,
+    replace: Vec<(State, Vec<Field>)>,
+    delay: Option<Duration>,
+}
+
+/// A part of a job that [`Unique`] compares or replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Field {
+    /// `args`
+    Args,
+    /// `max_attempts`; cannot be compared.
+    MaxAttempts,
+    /// `meta`
+    Meta,
+    /// `priority`; cannot be compared.
+    Priority,
+    /// `queue`
+    Queue,
+    /// `scheduled_at`; cannot be compared.
+    ScheduledAt,
+    /// `tags`; cannot be compared.
+    Tags,
+    /// `worker`
+    Worker,
+}
+
+/// What an enqueue looks for before it stores a unique job.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    pub key: String,
+    pub states: Vec<State>,
+    /// Jobs with an earlier stamp do not count.
+    pub since: Option<Timestamp>,
+    pub by_schedule: bool,
+    replace: Vec<(State, Vec<Field>)>,
+}
+
+impl Default for Unique {
+    fn default() -> Self {
+        Self {
+            fields: vec![Field::Worker, Field::Queue, Field::Args],
+            keys: Vec::new(),
+            period: None,
+            states: State::SUCCESSFUL.to_vec(),
+            by_schedule: false,
+            replace: Vec::new(),
+            delay: None,
+        }
+    }
+}
+
+impl Unique {
+    /// Unique by worker, queue and args, as long as the row exists and was not cancelled or discarded.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Which fields make a double: worker, queue, args, meta or some of them.
+    pub fn by(mut self, fields: impl IntoIterator<Item = Field>) -> Self {
+        self.fields = fields.into_iter().collect();
+        self
+    }
+
+    /// Compares only these keys of args (and of meta, where that is compared).
+    pub fn keys(mut self, keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.keys = keys.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Looks back for so long; `Duration::MAX` is as long as the row exists, which is the default.
+    pub fn within(mut self, period: Duration) -> Self {
+        self.period = Some(period).filter(|period| *period != Duration::MAX);
+        self
+    }
+
+    /// In which states a job makes others doubles: [`State::ALL`], [`State::INCOMPLETE`], [`State::SUCCESSFUL`],
+    /// `[State::Scheduled]`, or a list of one's own. A list with gaps, through which doubles would slip, is refused when
+    /// the job is enqueued.
+    pub fn states(mut self, states: impl IntoIterator<Item = State>) -> Self {
+        self.states = states.into_iter().collect();
+        self
+    }
+
+    /// Measures the period by `scheduled_at`; otherwise it is `inserted_at`.
+    pub fn by_schedule(mut self) -> Self {
+        self.by_schedule = true;
+        self
+    }
+
+    /// When the double of this job is in this state, gives it these fields of the new one.
+    pub fn replace(mut self, state: State, fields: impl IntoIterator<Item = Field>) -> Self {
+        self.replace.push((state, fields.into_iter().collect()));
+        self
+    }
+
+    /// Runs once things have been quiet for `delay`: the job is scheduled that far ahead, and each further enqueue
+    /// before then moves it on and gives it its arguments.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use kiln::{Kiln, NewJob, Unique};
+    /// # let kiln = Kiln::in_memory()?;
+    /// let save = || NewJob::new("app.Save").unique(Unique::new().debounce(Duration::from_secs(2)));
+    /// let first = kiln.enqueue(save())?;
+    /// let again = kiln.enqueue(save())?;
+    /// assert!(again.conflict && again.scheduled_at > first.scheduled_at);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn debounce(mut self, delay: Duration) -> Self {
+        self.states = vec![State::Scheduled];
+        self.delay = Some(delay);
+        self.replace(State::Scheduled, [Field::ScheduledAt, Field::Args, Field::Meta])
+    }
+
+    /// Runs at most once in each `period`, the first time at once: further enqueues within it are doubles, whatever
+    /// became of the first.
+    pub fn throttle(mut self, period: Duration) -> Self {
+        self.states = State::ALL.to_vec();
+        self.within(period)
+    }
+
+    pub(super) fn delay(&self) -> Option<Duration> {
+        self.delay
+    }
+
+    /// What to look for on behalf of `job`.
+    pub(super) fn check(&self, job: &Job, now: Timestamp) -> Result<Check> {
+        self.validate()?;
+        let since = self.period.map(|period| now.checked_sub(period).unwrap_or(Timestamp::MIN));
+        Ok(Check {
+            key: self.key(job),
+            states: self.states.clone(),
+            since,
+            by_schedule: self.by_schedule,
+            replace: self.replace.clone(),
+        })
+    }
+
+    fn validate(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::invalid("unique", message));
+        let comparable = [Field::Worker, Field::Queue, Field::Args, Field::Meta];
+        if self.fields.is_empty() {
+            return refuse("unique needs a field to be unique by".to_owned());
+        }
+        if let Some(field) = self.fields.iter().find(|field| !comparable.contains(field)) {
+            return refuse(format!("unique cannot compare {field:?}, only Worker, Queue, Args and Meta"));
+        }
+        if !self.keys.is_empty() && !self.fields.iter().any(|field| matches!(field, Field::Args | Field::Meta)) {
+            return refuse(format!("unique has keys {:?}, but is neither by Args nor by Meta", self.keys));
+        }
+        let given = |state: &State| self.states.contains(state);
+        let names: Vec<&str> = self.states.iter().map(|state| state.as_str()).collect();
+        if ![State::Available, State::Scheduled, State::Suspended].iter().any(given) {
+            let message = "has none that a new job starts in, so that no double would ever be found";
+            return refuse(format!("unique states [{}] {message}", names.join(", ")));
+        }
+        let begun =
+            self.states.iter().any(|state| !matches!(state, State::Available | State::Scheduled | State::Suspended));
+        let way = [State::Available, State::Scheduled, State::Executing, State::Retryable];
+        match way.iter().find(|state| begun && !given(state)) {
+            Some(missing) => refuse(format!(
+                "unique states [{}] leave out {missing}, so that a double could be stored while the job is {missing}",
+                names.join(", ")
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for all doubles: what is compared, and the values.
+    fn key(&self, job: &Job) -> String {
+        let mut fields = self.fields.clone();
+        fields.sort_unstable();
+        fields.dedup();
+        let mut compared = Map::new();
+        for field in fields {
+            let (name, value) = match field {
+                Field::Args => ("args", self.part(&job.args)),
+                Field::Meta => ("meta", self.part(&job.meta)),
+                Field::Queue => ("queue", job.queue.clone().into()),
+                _ => ("worker", job.worker.clone().into()),
+            };
+            compared.insert(name.to_owned(), value);
+        }
+        let digest = Sha256::digest(sorted(&Value::Object(compared)).to_string());
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn part(&self, json: &Json) -> Value {
+        let mut map = json.map();
+        if !self.keys.is_empty() {
+            map.retain(|key, _| self.keys.contains(key));
+        }
+        Value::Object(map)
+    }
+}
+
+/// A key must not depend on whether another crate made serde_json keep the order of entries.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
+impl Check {
+    /// The job that is there, with what it is to be given of the new one; `None` where that is nothing.
+    pub fn replaced(&self, there: &Job, new: &Job) -> Option<Job> {
+        let mut fields = self.replace.iter().filter(|(state, _)| *state == there.state).flat_map(|(_, fields)| fields);
+        let mut job = there.clone();
+        fields.by_ref().for_each(|field| match field {
+            Field::Args => job.args = new.args.clone(),
+            Field::MaxAttempts => job.max_attempts = new.max_attempts,
+            Field::Meta => job.meta = new.meta.clone(),
+            Field::Priority => job.priority = new.priority,
+            Field::Queue => job.queue.clone_from(&new.queue),
+            Field::ScheduledAt => job.scheduled_at = new.scheduled_at,
+            Field::Tags => job.tags.clone_from(&new.tags),
+            Field::Worker => job.worker.clone_from(&new.worker),
+        });
+        (job != *there).then_some(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::NewJob;
+
+    fn refusal(unique: Unique) -> String {
+        let job = NewJob::new("w").build(Timestamp::UNIX_EPOCH).unwrap().job;
+        let error = unique.check(&job, Timestamp::UNIX_EPOCH).unwrap_err();
+        assert_eq!(error.field(), Some("unique"));
+        error.to_string()
+    }
+
+    #[test]
+    fn states_that_cannot_work_are_refused_with_the_reason() {
+        assert!(refusal(Unique::new().states([])).contains("no double would ever be found"));
+        assert!(refusal(Unique::new().states([State::Executing])).contains("no double would ever be found"));
+        let gap = Unique::new().states([State::Available, State::Scheduled, State::Executing]);
+        assert!(refusal(gap).contains("leave out retryable"));
+    }
+
+    #[test]
+    fn fields_that_cannot_work_are_refused_with_the_reason() {
+        assert!(refusal(Unique::new().by([])).contains("needs a field"));
+        assert!(refusal(Unique::new().by([Field::Priority])).contains("cannot compare Priority"));
+        assert!(refusal(Unique::new().by([Field::Worker]).keys(["id"])).contains("neither by Args nor by Meta"));
+    }
+
+    #[test]
+    fn the_groups_and_the_waiting_states_work() {
+        let job = NewJob::new("w").build(Timestamp::UNIX_EPOCH).unwrap().job;
+        let waiting = vec![State::Available, State::Scheduled];
+        let groups = [State::ALL.to_vec(), State::INCOMPLETE.to_vec(), State::SUCCESSFUL.to_vec()];
+        for states in groups.into_iter().chain([vec![State::Scheduled], waiting]) {
+            Unique::new().states(states).check(&job, Timestamp::UNIX_EPOCH).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_key_depends_on_what_is_compared_and_on_nothing_else() {
+        let key = |unique: &Unique, job: NewJob| unique.key(&job.build(Timestamp::UNIX_EPOCH).unwrap().job);
+        let job = |args: Value| NewJob::new("w").args(args);
+        let (all, by_id) = (Unique::new(), Unique::new().keys(["id"]));
+        assert_eq!(key(&all, job(json!({ "a": 1, "b": 2 }))), key(&all, job(json!({ "b": 2, "a": 1 })).priority(3)));
+        assert_ne!(key(&all, job(json!({ "a": 1 }))), key(&all, job(json!({ "a": 2 }))));
+        assert_eq!(key(&by_id, job(json!({ "id": 1, "x": 1 }))), key(&by_id, job(json!({ "id": 1, "x": 2 }))));
+        assert_ne!(key(&all, job(json!({})).queue("q")), key(&all, job(json!({}))));
+        let by_worker = Unique::new().by([Field::Worker]);
+        assert_eq!(key(&by_worker, job(json!({})).queue("q")), key(&by_worker, job(json!({ "a": 1 }))));
+    }
+}
