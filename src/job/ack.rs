@@ -168,7 +168,7 @@ impl Ack {
                 settled.state = living(State::Retryable);
                 settled.scheduled_at = (settled.state == State::Retryable).then_some(*at);
             }
-            Verdict::Discard { .. } => settled.state = State::Discarded,
+            Verdict::Discard { .. } => settled.state = living(State::Discarded),
             Verdict::Release => {
                 settled.state = living(State::Available);
                 settled.attempt = (row.attempt - 1).max(0);
