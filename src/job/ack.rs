@@ -160,7 +160,7 @@ impl Ack {
                 meta.extend(set.clone());
                 settled.state = living(State::Scheduled);
                 settled.attempt = (row.attempt - 1).max(0);
-                settled.scheduled_at = Some(*at);
+                settled.scheduled_at = (settled.state == State::Scheduled).then_some(*at);
                 settled.meta = Some(meta.into());
             }
             Verdict::Cancel { .. } => settled.state = State::Cancelled,
