@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::event::{Event, Observers};
 use crate::health::Health;
-use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Which};
+use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Verb, Which};
 use crate::sqlite::{Options, Sqlite};
 use crate::{Durability, Result};
 
@@ -329,7 +329,8 @@ impl Kiln {
 
     fn update_one(&self, id: i64, changes: &mut impl IntoChanges) -> Result<bool> {
         loop {
-            let Some(old) = self.0.engine.get(id)? else { return Ok(false) };
+            let old = self.0.engine.get(id)?.filter(|job| job.state.allows(Verb::Update));
+            let Some(old) = old else { return Ok(false) };
             let mut new = old.clone();
             changes.changes(&old).apply(&mut new, self.0.clock.now())?;
             if self.0.engine.replace(old, new)? {

@@ -45,7 +45,7 @@
 //!
 //! | asked to leave because | it returns `Ok` | it returns an error or `cancel` |
 //! | --- | --- | --- |
-//! | somebody [cancelled](Kiln::cancel) it | as always, but a snooze is `cancelled` | `cancelled` (`discarded` at the last attempt) |
+//! | somebody [cancelled](Kiln::cancel) it | as always, but a snooze is `cancelled` | `cancelled`, also at the last attempt |
 //! | its [time is up](#timeouts) | as always | `retryable`, "timed out after ..." |
 //! | the runtime [stops](Runtime::stop) | as always | `available`, the attempt is given back |
 //!

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 8] = [
     &["error", "health", "durability"],
     &["job"],
-    &["worker"],
     &["engine", "clock", "bell", "event"],
     &["sqlite"],
     &["handle"],
+    &["worker"],
     &["runtime"],
     &["testing"],
 ];
