@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::health::{Health, Pulse};
-use crate::job::{Ack, Attempt, Changes, Counts, Filter, Job, Ready, State, Which};
+use crate::job::{Ack, Attempt, Changes, Counts, Fence, Filter, Job, Note, Notes, Ready, State, Which};
 
 pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
@@ -44,6 +44,11 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Deletes a batch of jobs that ended before the cutoff of their state.
     fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<u64>;
+
+    /// Writes what an attempt says about itself; says whether the attempt still is the job's.
+    fn note(&self, fence: Fence, note: Note) -> Result<bool>;
+
+    fn notes(&self, id: i64) -> Result<Notes>;
 
     /// Jobs executing somewhere that somebody asked to cancel.
     fn cancelling(&self) -> Result<Vec<i64>>;

@@ -48,6 +48,8 @@ pub(crate) enum Kind {
     Malformed,
     /// The database failed in another way.
     Storage,
+    /// An attempt is no longer its job's.
+    Lost,
     /// The machine did not give what a runtime needs: a thread, a sidecar.
     Runtime,
 }
@@ -59,6 +61,10 @@ impl Error {
 
     pub(crate) fn invalid(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Invalid(field), message)
+    }
+
+    pub(crate) fn lost(attempt: impl fmt::Debug) -> Self {
+        Self::new(Kind::Lost, format!("the attempt is no longer the job's, nothing was written: {attempt:?}"))
     }
 
     pub(crate) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
@@ -105,6 +111,12 @@ impl Error {
     /// The disk, or the space the database may use, is full. Nothing was written.
     pub fn is_full(&self) -> bool {
         self.0.kind == Kind::Full
+    }
+
+    /// The attempt is no longer the job's: it was rescued, written off, or given back. What it does now is void, so it
+    /// had better end.
+    pub fn is_lost(&self) -> bool {
+        self.0.kind == Kind::Lost
     }
 
     /// A stored value is not what it should be: arguments that are no JSON, a recorded value that is damaged.

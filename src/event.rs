@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Job, State};
+use crate::{Job, Progress, State};
 
 /// Something that happened on a handle, or in a runtime started from it. The names are the verbs', in the past tense.
 ///
@@ -68,6 +68,14 @@ pub enum Event {
     Stuck {
         /// The job, and which attempt at it.
         job: Subject,
+    },
+    /// A job told how far it is.
+    #[non_exhaustive]
+    Progressed {
+        /// The job, and which attempt at it.
+        job: Subject,
+        /// How far it is.
+        progress: Progress,
     },
     /// Due jobs became available.
     #[non_exhaustive]
@@ -142,6 +150,7 @@ impl Event {
             Event::Executed { .. } => "executed",
             Event::Acked { .. } => "acked",
             Event::Stuck { .. } => "stuck",
+            Event::Progressed { .. } => "progressed",
             Event::Staged { .. } => "staged",
             Event::Rescued { .. } => "rescued",
             Event::Pruned { .. } => "pruned",
@@ -159,6 +168,7 @@ impl Event {
             | Event::Claimed { job, .. }
             | Event::Executed { job, .. }
             | Event::Acked { job, .. }
+            | Event::Progressed { job, .. }
             | Event::Stuck { job } => Some(job),
             _ => None,
         }
@@ -184,6 +194,7 @@ impl fmt::Display for Event {
                     None => Ok(()),
                 }
             }
+            Event::Progressed { progress, .. } => write!(f, " progress={}/{}", progress.done, progress.total),
             Event::Acked { state: Some(state), .. } => write!(f, " state={state}"),
             Event::Acked { state: None, .. } => f.write_str(" stale"),
             Event::Staged { count }

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::event::{Event, Observers};
 use crate::health::Health;
 use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Verb, Which};
 use crate::sqlite::{Options, Sqlite};
-use crate::{Durability, Result};
+use crate::{Durability, Progress, Result};
 
 /// A handle on a file of jobs: cheap to clone, to be shared by all threads.
 ///
@@ -232,6 +234,27 @@ impl Kiln {
             let next = looked + LOOK;
             seen = self.0.engine.wait(seen, until.map_or(next, |until| until.min(next)));
         }
+    }
+
+    /// Waits as [`wait`](Self::wait) does, for the value that the job [recorded](crate::Outcome::record); `None` also when
+    /// it finished without one.
+    ///
+    /// # Errors
+    ///
+    /// [`is_malformed`](crate::Error::is_malformed) when the value is no `T`, and when the database cannot be read.
+    pub fn wait_result<T: DeserializeOwned>(&self, id: i64, timeout: Duration) -> Result<Option<T>> {
+        self.wait(id, timeout)?.map_or(Ok(None), |job| job.recorded())
+    }
+
+    /// How far a job is, as its worker [last said](crate::Running::progress), in whatever process; `None` when it said
+    /// nothing, or the job does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn progress(&self, id: i64) -> Result<Option<Progress>> {
+        let text = self.0.engine.notes(id)?.progress;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// A page of the jobs that match, in the order of their ids.

@@ -110,7 +110,7 @@ pub use handle::{Kiln, KilnBuilder};
 pub use health::{Health, Pulse, RuntimeHealth};
 pub use job::{
     Changes, Counts, Cron, Failure, Fence, Field, Filter, IntoChanges, Job, JobError, Jobs, Json, NewJob, Outcome,
-    Schedule, State, Unique, backoff,
+    Progress, Schedule, State, Unique, backoff,
 };
 pub use runtime::{Report, Runtime, RuntimeBuilder};
 pub use worker::{Cancelled, IntoOutcome, Running, Worker};

@@ -21,6 +21,20 @@ pub struct Fence {
     pub attempted_at: i64,
 }
 
+/// What a running job writes about itself, as JSON.
+#[derive(Clone, Debug)]
+pub(crate) enum Note {
+    Progress(String),
+    Checkpoint(String),
+}
+
+/// What a job wrote about itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    pub progress: Option<String>,
+    pub checkpoint: Option<String>,
+}
+
 /// An entry of a job's errors: what went wrong at one attempt.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

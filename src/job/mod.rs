@@ -7,6 +7,7 @@ mod filter;
 mod json;
 mod new;
 mod outcome;
+mod progress;
 mod recorded;
 mod state;
 mod unique;
@@ -18,7 +19,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-pub(crate) use ack::{Ack, Attempt, End, Standing, Verdict};
+pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict};
 pub use ack::{Fence, JobError};
 pub use cron::{Cron, Schedule};
 pub use filter::Jobs;
@@ -28,6 +29,7 @@ pub use json::Json;
 pub use new::NewJob;
 pub(crate) use new::Ready;
 pub use outcome::{Failure, Outcome};
+pub use progress::Progress;
 #[cfg(feature = "testing")]
 pub(crate) use recorded::decode as decode_recorded;
 pub use state::State;

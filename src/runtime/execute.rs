@@ -9,7 +9,7 @@ use super::panics::catch;
 use crate::Job;
 use crate::event::Event;
 use crate::job::{Ack, End, backoff};
-use crate::worker::{Control, Entry, Reason};
+use crate::worker::{Control, Entry, Reason, Reporter};
 use crate::{Failure, Outcome};
 
 /// The life of a worker thread.
@@ -28,7 +28,7 @@ pub(super) fn work(house: &Arc<House>, lane: usize) {
 }
 
 /// Executes a task; `None` when its attempt was written off meanwhile.
-fn execute(house: &House, task: &Task) -> Option<(Ack, Arc<Job>)> {
+fn execute(house: &Arc<House>, task: &Task) -> Option<(Ack, Arc<Job>)> {
     let end = match house.workers.get(&task.job.worker) {
         // Cancelled or stopped before it began: it is as if it had never been claimed.
         _ if task.flag.is_raised() => End::Interrupted,
@@ -38,18 +38,27 @@ fn execute(house: &House, task: &Task) -> Option<(Ack, Arc<Job>)> {
     house.end(task.fence).map(|(attempt, job)| (attempt.ack(end, house.now()), job))
 }
 
-fn run(house: &House, task: &Task, worker: &dyn Entry) -> End {
+fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
     let timeout = match catch(|| worker.timeout(&task.job)) {
         Ok(timeout) => timeout,
         Err(panic) => return End::Failed(format!("timeout {panic}"), delay(worker, &task.job)),
     };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let control = Control { fence: task.fence, flag: Arc::clone(&task.flag), deadline };
+    let reporter = Arc::new(Reporter::new(house.kiln.clone(), Arc::clone(&task.job), task.fence));
+    let control = Control {
+        fence: task.fence,
+        flag: Arc::clone(&task.flag),
+        deadline,
+        kiln: house.kiln.clone(),
+        reporter: Arc::clone(&reporter),
+        desk: house.clone(),
+    };
     house.begin(task.fence, deadline);
     let queue_time = waited(&task.job);
     house.observers().tell(|| Event::Claimed { job: (&*task.job).into(), queue_time });
     let began = Instant::now();
     let result = catch(|| worker.process(&task.job, &control).map_err(|failure: Failure| failure.to_string()));
+    reporter.write();
     house.observers().tell(|| Event::Executed {
         job: (&*task.job).into(),
         queue_time,

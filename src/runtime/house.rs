@@ -15,7 +15,7 @@ use crate::engine::{Claimed, Crew, Demand, Done, Engine, Member, News, Turn};
 use crate::event::{Event, Observers};
 use crate::health::Pulse;
 use crate::job::{Ack, Attempt, End, Fence};
-use crate::worker::{Flag, Reason, Registry};
+use crate::worker::{Desk, Flag, Reason, Registry, Reporter};
 use crate::{Job, Kiln};
 
 pub(super) struct House {
@@ -33,6 +33,8 @@ pub(super) struct House {
     runs: Mutex<HashMap<i64, Run>>,
     /// Rung whenever a run ends.
     ended: Condvar,
+    /// Running jobs that told how far they are, and were too early to be written.
+    reporters: Mutex<Vec<Arc<Reporter>>>,
     stuck: AtomicUsize,
     stopping: AtomicBool,
     itself: Weak<House>,
@@ -69,6 +71,7 @@ impl House {
             acked: Mutex::default(),
             runs: Mutex::default(),
             ended: Condvar::new(),
+            reporters: Mutex::default(),
             stuck: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             itself: itself.clone(),
@@ -201,6 +204,23 @@ impl House {
         next
     }
 
+    /// Writes the progress that is due. Says when to look again.
+    pub fn write_reports(&self, now: Instant) -> Option<Instant> {
+        let mut due = Vec::new();
+        let mut reporters = self.reporters.lock();
+        reporters.retain(|reporter| match reporter.due() {
+            Some(at) if at <= now => {
+                due.push(Arc::clone(reporter));
+                false
+            }
+            waiting => waiting.is_some(),
+        });
+        let next = reporters.iter().filter_map(|reporter| reporter.due()).min();
+        drop(reporters);
+        due.iter().for_each(|reporter| reporter.write());
+        next
+    }
+
     fn write_off(&self, fence: Fence) {
         let lane = self.runs.lock().get(&fence.id).map(|run| run.lane);
         if let (Some(lane), Some((attempt, job))) = (lane, self.end(fence)) {
@@ -233,6 +253,17 @@ impl House {
             self.give_back_ready();
             self.lanes[lane].ring();
         }
+    }
+}
+
+impl Desk for House {
+    fn remind(&self, reporter: &Arc<Reporter>) {
+        let mut reporters = self.reporters.lock();
+        if !reporters.iter().any(|other| Arc::ptr_eq(other, reporter)) {
+            reporters.push(Arc::clone(reporter));
+        }
+        drop(reporters);
+        self.alarm.ring();
     }
 }
 

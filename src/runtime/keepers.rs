@@ -70,10 +70,11 @@ impl Keepers {
         }
         let staged = self.stage(now);
         let watched = self.house.watch(now);
+        let reported = self.house.write_reports(now);
         if now >= self.prune {
             self.prune = self.prune(now);
         }
-        let rests = [Some(self.look), Some(self.prune), staged, watched, now.checked_add(LONGEST)];
+        let rests = [Some(self.look), Some(self.prune), staged, watched, reported, now.checked_add(LONGEST)];
         rests.into_iter().flatten().min().unwrap_or(now)
     }
 

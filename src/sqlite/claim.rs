@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use super::write::Tx;
+use super::verbs::run;
+use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::{Claimed, Demand, Done, Turn};
-use crate::job::{Ack, Attempt, Fence, Job, JobError, Standing, State, Verdict};
+use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
 
 pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
     let acked = turn.acks.iter().map(|ack| acknowledge(tx, ack, turn.now)).collect::<Result<_>>()?;
@@ -28,7 +29,7 @@ pub(super) struct Taken {
 }
 
 #[cfg(feature = "testing")]
-impl super::write::Op for Taken {
+impl Op for Taken {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.done = turn(tx, &self.turn)?;
         Ok(())
@@ -128,7 +129,7 @@ fn available(conn: &Connection, queue: &str, workers: &[String], limit: usize) -
 fn expire(conn: &Connection, job: &Job, now: Timestamp) -> Result<()> {
     let at = job.expires_at.unwrap_or(now);
     let errors = JobError::added(&job.errors, now, job.attempt, format!("expired: not claimed before {at}"));
-    super::verbs::run(conn, sql::EXPIRE, (job.id, now.as_microsecond(), errors)).map(|_| ())
+    run(conn, sql::EXPIRE, (job.id, now.as_microsecond(), errors)).map(|_| ())
 }
 
 fn claim_job(mut job: Job, turn: &Turn) -> Claimed {
@@ -141,4 +142,23 @@ fn claim_job(mut job: Job, turn: &Turn) -> Claimed {
     job.attempted_by = vec![turn.runtime.node.clone(), turn.runtime.id.clone()];
     let fence = Fence { id: job.id, attempt: job.attempt, attempted_at };
     Claimed { attempt: Attempt { fence, max_attempts: job.max_attempts }, job }
+}
+
+/// What an attempt says about itself.
+pub(super) struct Noted {
+    pub fence: Fence,
+    pub note: Note,
+    pub landed: bool,
+}
+
+impl Op for Noted {
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
+        let Fence { id, attempt, attempted_at } = self.fence;
+        let (sql, text) = match &self.note {
+            Note::Progress(text) => (sql::NOTE_PROGRESS, text),
+            Note::Checkpoint(text) => (sql::NOTE_CHECKPOINT, text),
+        };
+        self.landed = run(tx.conn, sql, (id, attempt, attempted_at, text))? == 1;
+        Ok(())
+    }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::health::RuntimeHealth;
-use crate::job::{Counts, Filter, Job, Order, State};
+use crate::job::{Counts, Filter, Job, Notes, Order, State};
 
 /// How many rows a transaction that sweeps over many jobs touches at the most.
 pub(super) const BATCH: u32 = 1000;
@@ -106,4 +106,10 @@ pub(super) fn cancelling(conn: &Connection) -> Result<Vec<i64>> {
     let mut select = conn.prepare_cached(sql::CANCELLING).map_err(failed)?;
     let ids = select.query_map([], |row| row.get(0)).map_err(failed)?;
     ids.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+pub(super) fn notes(conn: &Connection, id: i64) -> Result<Notes> {
+    let read = |row: &rusqlite::Row<'_>| Ok(Notes { progress: row.get(0)?, checkpoint: row.get(1)? });
+    let mut select = conn.prepare_cached(sql::NOTES).map_err(failed)?;
+    Ok(select.query_one([id], read).optional().map_err(failed)?.unwrap_or_default())
 }

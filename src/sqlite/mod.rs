@@ -28,7 +28,7 @@ use crate::bell::Bell;
 use crate::engine::{Crew, Cutoffs, Engine, Member, Rescued, Staged};
 use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
-use crate::job::{Changes, Counts, Filter, Job, Ready, Which};
+use crate::job::{Changes, Counts, Fence, Filter, Job, Note, Notes, Ready, Which};
 use crate::{Durability, Error, Result};
 use keep::{Executing, Prune, Rescue, Stage, Why};
 use live::Live;
@@ -215,6 +215,14 @@ impl Engine for Sqlite {
             let _ = self.writer.with(keep::shrink);
         }
         Ok(pruned)
+    }
+
+    fn note(&self, fence: Fence, note: Note) -> Result<bool> {
+        Ok(self.writer.write(Need::Ride, claim::Noted { fence, note, landed: false })?.landed)
+    }
+
+    fn notes(&self, id: i64) -> Result<Notes> {
+        self.read(|conn| look::notes(conn, id))
     }
 
     fn cancelling(&self) -> Result<Vec<i64>> {

@@ -21,7 +21,9 @@ CREATE TABLE kiln_jobs (
   discarded_at        INTEGER,
   cancel_requested_at INTEGER,
   expires_at          INTEGER,
-  unique_key          TEXT
+  unique_key          TEXT,
+  progress            TEXT,
+  checkpoint          TEXT
 );
 
 -- One small index for each question that is asked all the time; a finished job is in the last three at the most.

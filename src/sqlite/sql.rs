@@ -47,7 +47,7 @@ UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, errors = ?3 WHERE i
 
 /// The ack that is nearly every ack.
 pub(super) const ACK_COMPLETE: &str = "
-UPDATE kiln_jobs SET state = 'completed', completed_at = ?4
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
 WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
 
 pub(super) const ACK_STANDING: &str = "
@@ -59,8 +59,17 @@ UPDATE kiln_jobs SET state = ?2, attempt = ?3, scheduled_at = coalesce(?4, sched
   errors = coalesce(?6, errors),
   completed_at = CASE ?2 WHEN 'completed' THEN ?7 ELSE completed_at END,
   cancelled_at = CASE ?2 WHEN 'cancelled' THEN ?7 ELSE cancelled_at END,
-  discarded_at = CASE ?2 WHEN 'discarded' THEN ?7 ELSE discarded_at END
+  discarded_at = CASE ?2 WHEN 'discarded' THEN ?7 ELSE discarded_at END,
+  checkpoint = CASE ?2 WHEN 'completed' THEN NULL ELSE checkpoint END
 WHERE id = ?1";
+
+pub(super) const NOTE_PROGRESS: &str = "
+UPDATE kiln_jobs SET progress = ?4 WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+
+pub(super) const NOTE_CHECKPOINT: &str = "
+UPDATE kiln_jobs SET checkpoint = ?4 WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+
+pub(super) const NOTES: &str = "SELECT progress, checkpoint FROM kiln_jobs WHERE id = ?1";
 
 pub(super) const STAGE: &str = "
 UPDATE kiln_jobs SET state = 'available' WHERE id IN (

@@ -1,6 +1,7 @@
 //! The user's code, and what it is handed.
 
 mod flag;
+mod notes;
 mod running;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use flag::{Flag, Reason};
+pub(crate) use notes::{Desk, Reporter};
 pub(crate) use running::Control;
 pub use running::{Cancelled, Running};
 

@@ -4,9 +4,13 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::flag::Flag;
-use crate::Job;
+use super::notes::{Desk, Memory, Reporter};
 use crate::job::Fence;
+use crate::{Failure, Job, Kiln, Progress, Result};
 
 /// A job while it is executed, as its worker sees it: the decoded arguments, the row as it was claimed, and the
 /// cancellation flag.
@@ -16,25 +20,29 @@ use crate::job::Fence;
 /// Threads cannot be killed, so stopping a job is a matter between kiln and the worker: look at
 /// [`cancelled`](Self::cancelled) at safe points, or wait with the helpers below, which return early with
 /// [`Cancelled`] when the job is asked to leave.
-#[derive(Debug)]
 pub struct Running<A> {
     /// The arguments, decoded.
     pub args: A,
     job: Arc<Job>,
     control: Control,
+    memory: Memory,
 }
 
 /// What connects a running job with the runtime that runs it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Control {
     pub fence: Fence,
     pub flag: Arc<Flag>,
     pub deadline: Option<Instant>,
+    pub kiln: Kiln,
+    pub reporter: Arc<Reporter>,
+    pub desk: Arc<dyn Desk>,
 }
 
 impl<A> Running<A> {
     pub(crate) fn new(args: A, job: Arc<Job>, control: Control) -> Self {
-        Self { args, job, control }
+        let memory = Memory::new(control.kiln.clone(), control.fence);
+        Self { args, job, control, memory }
     }
 
     /// Whether the job is asked to leave: it was cancelled, its time is up, or the runtime stops.
@@ -95,6 +103,59 @@ impl<A> Running<A> {
         }
     }
 
+    /// Tells how far the job is, for [`Kiln::progress`] in any process and for observers in this one. It is written four
+    /// times a second at the most, so call it as often as you like; but not while a transaction of your own on the same
+    /// file is open, for which it would wait.
+    pub fn progress(&self, done: u64, total: u64, note: impl Into<String>) {
+        let reporter = &self.control.reporter;
+        if reporter.report(Progress::new(done, total, note)) {
+            self.control.desk.remind(reporter);
+        }
+    }
+
+    /// Keeps a value for the next attempt, should there be one: where to go on. Any JSON value; the last one counts. A
+    /// job that completes forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`is_lost`](crate::Error::is_lost) when the attempt is no longer the job's, and what the database may report.
+    pub fn checkpoint<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
+        self.memory.keep(value)
+    }
+
+    /// What the last [`checkpoint`](Self::checkpoint) kept, of this attempt or of one before it.
+    ///
+    /// # Errors
+    ///
+    /// [`is_malformed`](crate::Error::is_malformed) when it is no `T`, and what the database may report.
+    pub fn last_checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.memory.value()
+    }
+
+    /// Does a step of the work once: its result is kept under its name, and the next attempt gets it without doing the
+    /// step again. A step that was cut short by a crash is done again.
+    ///
+    /// # Errors
+    ///
+    /// The step's own, after which nothing is kept; and those of [`checkpoint`](Self::checkpoint).
+    pub fn step<T, E>(&self, name: &str, step: impl FnOnce() -> Result<T, E>) -> Result<T, Failure>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Into<Failure>,
+    {
+        if let Some(done) = self.memory.step(name)? {
+            return Ok(done);
+        }
+        let result = step().map_err(Into::into)?;
+        self.memory.keep_step(name, &result)?;
+        Ok(result)
+    }
+
+    /// The handle the job runs on, to enqueue further jobs with.
+    pub fn kiln(&self) -> &Kiln {
+        &self.control.kiln
+    }
+
     /// What tells this attempt from every other: give it to whatever the job writes to.
     pub fn fence(&self) -> Fence {
         self.control.fence
@@ -111,6 +172,12 @@ impl<A> Deref for Running<A> {
 
     fn deref(&self) -> &Job {
         &self.job
+    }
+}
+
+impl<A: fmt::Debug> fmt::Debug for Running<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("job", &self.job).finish_non_exhaustive()
     }
 }
 

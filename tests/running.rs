@@ -1,0 +1,156 @@
+//! What a running job can do: progress, checkpoints, steps, further jobs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use kiln::{Event, Failure, Kiln, NewJob, Outcome, Running, State};
+use serde_json::Value;
+
+const LONG: Duration = Duration::from_secs(30);
+
+type Nothing = Running<Value>;
+
+#[test]
+fn progress_is_readable_while_the_job_runs_and_written_at_a_bounded_pace() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let (told, events) = mpsc::channel();
+    let observer = move |event: &Event| {
+        if let Event::Progressed { progress, .. } = event {
+            told.send(progress.clone()).unwrap();
+        }
+    };
+    let kiln = Kiln::builder(&path).observe(observer).open().unwrap();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = parking_lot::Mutex::new(wait);
+    let runtime = kiln
+        .runtime()
+        .worker_fn("count", move |job: &Nothing| {
+            for n in 0..10_000 {
+                job.progress(n, 10_000, format!("at {n}"));
+            }
+            wait.lock().recv_timeout(LONG)?;
+            job.progress(10_000, 10_000, "done");
+            Ok::<_, Failure>(())
+        })
+        .start()
+        .unwrap();
+    let id = kiln.enqueue(NewJob::new("count")).unwrap().id;
+
+    // The last report of the burst is written although the job says nothing more.
+    let elsewhere = Kiln::open(&path).unwrap();
+    let last = events.iter().find(|progress| progress.done == 9_999).unwrap();
+    assert_eq!((last.total, last.note.as_str()), (10_000, "at 9999"));
+    assert_eq!(elsewhere.progress(id).unwrap(), Some(last));
+
+    go_on.send(()).unwrap();
+    kiln.wait(id, LONG).unwrap().unwrap();
+    runtime.stop();
+    drop(runtime);
+    assert_eq!(elsewhere.progress(id).unwrap().unwrap().to_string(), "10000/10000 done");
+    drop(kiln);
+    let writes = events.iter().count();
+    assert!(writes < 50, "10,001 reports became {writes} more writes");
+}
+
+#[test]
+fn steps_that_are_done_are_not_done_again_at_the_next_attempt() {
+    let kiln = Kiln::in_memory().unwrap();
+    let done: Arc<[AtomicUsize; 3]> = Arc::default();
+    let counts = Arc::clone(&done);
+    let runtime = kiln
+        .runtime()
+        .worker_fn("steps", move |job: &Nothing| {
+            let step = |n: usize| {
+                counts[n].fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Failure>(n * 10)
+            };
+            let first: usize = job.step("first", || step(0))?;
+            let second: usize = job.step("second", || if job.attempt < 2 { Err("not yet".into()) } else { step(1) })?;
+            let third: usize = job.step("third", || if job.attempt < 3 { Err("not yet".into()) } else { step(2) })?;
+            Ok::<_, Failure>(Outcome::record(&[first, second, third])?)
+        })
+        .start()
+        .unwrap();
+    let id = kiln.enqueue(NewJob::new("steps")).unwrap().id;
+    for attempt in 1..3 {
+        while kiln.get(id).unwrap().unwrap().state != State::Retryable {
+            std::thread::yield_now();
+        }
+        assert_eq!(kiln.get(id).unwrap().unwrap().attempt, attempt);
+        kiln.retry(id).unwrap();
+    }
+    assert_eq!(kiln.wait_result::<Vec<usize>>(id, LONG).unwrap(), Some(vec![0, 10, 20]));
+    assert_eq!(done.each_ref().map(|count| count.load(Ordering::SeqCst)), [1, 1, 1]);
+    runtime.stop();
+}
+
+#[test]
+fn a_checkpoint_is_where_the_next_attempt_goes_on_and_is_forgotten_at_the_end() {
+    let kiln = Kiln::in_memory().unwrap();
+    let runtime = kiln
+        .runtime()
+        .worker_fn("walk", |job: &Nothing| {
+            let from: u64 = job.last_checkpoint()?.unwrap_or(0);
+            job.checkpoint(&(from + 5))?;
+            match job.attempt {
+                1 => Err(Failure::from("tripped")),
+                _ => Ok(Outcome::record(&from)?),
+            }
+        })
+        .start()
+        .unwrap();
+    let id = kiln.enqueue(NewJob::new("walk")).unwrap().id;
+    while kiln.get(id).unwrap().unwrap().state != State::Retryable {
+        std::thread::yield_now();
+    }
+    kiln.retry(id).unwrap();
+    assert_eq!(kiln.wait_result::<u64>(id, LONG).unwrap(), Some(5));
+    kiln.retry(id).unwrap();
+    kiln.wait(id, LONG).unwrap().unwrap();
+    assert_eq!(kiln.wait_result::<u64>(id, LONG).unwrap(), Some(0), "a job that completed begins anew");
+    runtime.stop();
+}
+
+#[test]
+fn an_attempt_that_was_written_off_can_note_nothing_more() {
+    let kiln = Kiln::in_memory().unwrap();
+    let (told, results) = mpsc::channel();
+    let runtime = kiln
+        .runtime()
+        .worker_fn("slow", move |job: &Nothing| {
+            // The stop gives the job back while it still runs.
+            while !job.cancelled() {
+                std::thread::yield_now();
+            }
+            while job.kiln().get(job.id).unwrap().unwrap().state == State::Executing {
+                std::thread::yield_now();
+            }
+            told.send(job.checkpoint(&1).unwrap_err().is_lost()).unwrap();
+        })
+        .start()
+        .unwrap();
+    let id = kiln.enqueue(NewJob::new("slow")).unwrap().id;
+    while kiln.get(id).unwrap().unwrap().state != State::Executing {
+        std::thread::yield_now();
+    }
+    assert_eq!(runtime.stop_within(Duration::ZERO).cut, 1);
+    assert!(results.recv_timeout(LONG).unwrap());
+    assert_eq!(kiln.get(id).unwrap().unwrap().attempt, 0);
+}
+
+#[test]
+fn a_job_enqueues_further_jobs() {
+    let kiln = Kiln::in_memory().unwrap();
+    let (told, names) = mpsc::channel();
+    let runtime = kiln
+        .runtime()
+        .worker_fn("parent", |job: &Nothing| job.kiln().enqueue(NewJob::new("child")).map(|_| ()))
+        .worker_fn("child", move |job: &Nothing| told.send(job.worker.clone()).unwrap())
+        .start()
+        .unwrap();
+    kiln.enqueue(NewJob::new("parent")).unwrap();
+    assert_eq!(names.recv_timeout(LONG).unwrap(), "child");
+    runtime.stop();
+}
