@@ -273,7 +273,8 @@ fn damaged_and_hostile_terms_are_errors_at_once_and_in_little_memory() {
         }
         // A busy machine is no reason to fail, but a small term that takes this long is.
         check(took < Duration::from_secs(20), || format!("took {took:?}"))?;
-        check(largest <= 64 * 1024 + 16 * encoded.len(), || format!("allocated {largest} bytes at once"))?;
+        // The best that zlib can do is 1 to 1032.
+        check(largest <= (1 << 20) + 1032 * encoded.len(), || format!("allocated {largest} bytes at once"))?;
         let refused = decoded.is_err_and(|error| error.is_malformed());
         Ok((json!({ "error": true }), json!({ "error": refused })))
     });
