@@ -520,7 +520,7 @@ fn row(n: i64, state: &str, now: i64) -> Row {
         ("tags", text(&format!(r#"["tag{n}"]"#))),
         (
             "errors",
-            text(&format!(r#"[ {{ "error": "earlier", "attempt": 1, "at": "2025-12-0{}T00:00:00Z" }} ]"#, n + 1)),
+            text(&format!(r#"[ {{ "error": "earlier", "by": "hand", "at": "2025-12-0{}T00:00:00Z" }} ]"#, n + 1)),
         ),
         ("attempt", (20 + n).into()),
         ("max_attempts", (40 + n).into()),
