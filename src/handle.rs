@@ -289,7 +289,7 @@ impl Kiln {
         Ok(self.0.observers.count(count, |count| Event::Cancelled { count }))
     }
 
-    /// Makes jobs available again, with at least one attempt left; says how many. Available and executing ones are left
+    /// Makes jobs available again, with at least one attempt left and no expiry; says how many. Available and executing ones are left
     /// alone.
     ///
     /// # Errors

@@ -56,10 +56,17 @@ impl JobError {
         }
     }
 
-    /// The stored form of these errors and one more.
-    pub(crate) fn added(errors: &[JobError], at: Timestamp, attempt: i64, error: String) -> String {
-        let new = JobError { at, attempt, error };
-        bounded(errors.iter().chain([&new]).map(JobError::write).collect())
+    /// The stored array with one more entry. What others wrote into it stays as it is.
+    pub(crate) fn add_to(errors: &str, at: Timestamp, attempt: i64, error: String) -> String {
+        let mut errors = match serde_json::from_str(errors) {
+            Ok(Value::Array(errors)) => errors,
+            _ => vec![Value::String(errors.to_owned())],
+        };
+        errors.push(JobError { at, attempt, error }.write());
+        if errors.len() > FIRST_ERRORS + LAST_ERRORS {
+            errors.drain(FIRST_ERRORS..errors.len() - LAST_ERRORS);
+        }
+        Value::Array(errors).to_string()
     }
 
     fn write(&self) -> Value {
@@ -159,7 +166,7 @@ impl Ack {
             attempt: row.attempt,
             scheduled_at: None,
             meta: None,
-            errors: self.error().map(|error| self.with_error(row, error, now)),
+            errors: self.error().map(|error| JobError::add_to(&row.errors, now, self.fence.attempt, error.to_owned())),
         };
         match &self.verdict {
             Verdict::Complete => {}
@@ -207,22 +214,6 @@ impl Ack {
             Verdict::Complete | Verdict::Record { .. } | Verdict::Snooze { .. } | Verdict::Release => None,
         }
     }
-
-    fn with_error(&self, row: &Standing, error: &str, now: Timestamp) -> String {
-        let mut errors = match serde_json::from_str(&row.errors) {
-            Ok(Value::Array(errors)) => errors,
-            _ => vec![Value::String(row.errors.clone())],
-        };
-        errors.push(JobError { at: now, attempt: self.fence.attempt, error: error.to_owned() }.write());
-        bounded(errors)
-    }
-}
-
-fn bounded(mut errors: Vec<Value>) -> String {
-    if errors.len() > FIRST_ERRORS + LAST_ERRORS {
-        errors.drain(FIRST_ERRORS..errors.len() - LAST_ERRORS);
-    }
-    Value::Array(errors).to_string()
 }
 
 /// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// | `scheduled_at` | now | any time; a job given one starts as `scheduled`, also when it lies in the past |
 /// | `expires_at` | never | any time |
 /// | `unique` | no | see [`Unique`] |
-/// | `state` | `available` | `suspended`, to hold it back; a finished state, to bring history along |
+/// | `state` | `available` | `suspended`, to hold it back; a finished state, to bring history along (which is never pruned) |
 ///
 /// Most jobs are made from a worker, with its defaults: [`Worker::job`](crate::Worker::job).
 ///

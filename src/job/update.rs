@@ -9,8 +9,8 @@ use crate::{Error, Result};
 
 /// What to change about a job that exists; the rest stays. Validated as a new job is.
 ///
-/// A change of the due time moves the job: an `available` job due later becomes `scheduled`, a `scheduled` one due
-/// now becomes `available`. Jobs in other states only get the new time.
+/// A change moves the job where its due time says so: an `available` job due later becomes `scheduled`, a `scheduled`
+/// one due by now becomes `available`. Jobs in other states only get the new time.
 ///
 /// ```
 /// use kiln::{Changes, Kiln, NewJob};
@@ -127,14 +127,12 @@ impl Changes {
             })?),
             (None, at) => at,
         };
-        if let Some(at) = due {
-            job.scheduled_at = whole_micros(at);
-            job.state = match job.state {
-                State::Available if at > now => State::Scheduled,
-                State::Scheduled if at <= now => State::Available,
-                state => state,
-            };
-        }
+        job.scheduled_at = due.map_or(job.scheduled_at, whole_micros);
+        job.state = match job.state {
+            State::Available if job.scheduled_at > now => State::Scheduled,
+            State::Scheduled if job.scheduled_at <= now => State::Available,
+            state => state,
+        };
         job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
         job.priority = self.priority.unwrap_or(job.priority);
         if let Some(queue) = &self.queue {

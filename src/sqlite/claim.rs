@@ -128,7 +128,10 @@ fn available(conn: &Connection, queue: &str, workers: &[String], limit: usize) -
 
 fn expire(conn: &Connection, job: &Job, now: Timestamp) -> Result<()> {
     let at = job.expires_at.unwrap_or(now);
-    let errors = JobError::added(&job.errors, now, job.attempt, format!("expired: not claimed before {at}"));
+    let raw = |row: &rusqlite::Row<'_>| Ok(rows::text(row.get_ref(0)?));
+    let errors =
+        conn.prepare_cached(sql::ERRORS).and_then(|mut select| select.query_one([job.id], raw)).map_err(failed)?;
+    let errors = JobError::add_to(&errors, now, job.attempt, format!("expired: not claimed before {at}"));
     run(conn, sql::EXPIRE, (job.id, now.as_microsecond(), errors)).map(|_| ())
 }
 

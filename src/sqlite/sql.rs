@@ -42,17 +42,19 @@ pub(super) fn claim(workers: usize) -> String {
 pub(super) const CLAIM_ONE: &str = "
 UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";
 
+pub(super) const ERRORS: &str = "SELECT errors FROM kiln_jobs WHERE id = ?1";
+
 pub(super) const EXPIRE: &str = "
 UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, errors = ?3 WHERE id = ?1";
 
 /// The ack that is nearly every ack.
 pub(super) const ACK_COMPLETE: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
-WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
 pub(super) const ACK_STANDING: &str = "
 SELECT attempt, max_attempts, meta, errors, cancel_requested_at FROM kiln_jobs
-WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
 pub(super) const ACK_SETTLE: &str = "
 UPDATE kiln_jobs SET state = ?2, attempt = ?3, scheduled_at = coalesce(?4, scheduled_at), meta = coalesce(?5, meta),
@@ -64,10 +66,10 @@ UPDATE kiln_jobs SET state = ?2, attempt = ?3, scheduled_at = coalesce(?4, sched
 WHERE id = ?1";
 
 pub(super) const NOTE_PROGRESS: &str = "
-UPDATE kiln_jobs SET progress = ?4 WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+UPDATE kiln_jobs SET progress = ?4 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
 pub(super) const NOTE_CHECKPOINT: &str = "
-UPDATE kiln_jobs SET checkpoint = ?4 WHERE id = ?1 AND attempt = ?2 AND attempted_at = ?3 AND state = 'executing'";
+UPDATE kiln_jobs SET checkpoint = ?4 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
 pub(super) const NOTES: &str = "SELECT progress, checkpoint FROM kiln_jobs WHERE id = ?1";
 
@@ -125,7 +127,7 @@ UPDATE kiln_jobs SET cancel_requested_at = coalesce(cancel_requested_at, ?2) WHE
 
 pub(super) const RETRY: &str = "
 UPDATE kiln_jobs SET state = 'available', max_attempts = max(max_attempts, attempt + 1), scheduled_at = ?2,
-  completed_at = NULL, cancelled_at = NULL, discarded_at = NULL, cancel_requested_at = NULL
+  completed_at = NULL, cancelled_at = NULL, discarded_at = NULL, cancel_requested_at = NULL, expires_at = NULL
 WHERE id = ?1";
 
 pub(super) const DELETE: &str = "DELETE FROM kiln_jobs WHERE id = ?1";

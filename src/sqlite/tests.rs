@@ -76,6 +76,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::ENQUEUE,
         sql::DOUBLE,
         sql::EXPIRE,
+        sql::ERRORS,
         sql::CLAIM_ONE,
         sql::ACK_COMPLETE,
         sql::ACK_STANDING,
