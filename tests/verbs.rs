@@ -58,6 +58,7 @@ const GIVEN_BACK: Change = By("attempt", -1);
 const COMPLETED: Change = Now("completed_at");
 const CANCELLED: Change = Now("cancelled_at");
 const DISCARDED: Change = Now("discarded_at");
+const FORGOTTEN: Change = Null("checkpoint");
 const RESCUED: Change = MetaCounts("rescued");
 const DEAD: Change = Error("abandoned");
 const ANY: Option<bool> = None;
@@ -71,13 +72,18 @@ const GONE: &str = "gone";
 const SAME: &str = "the same";
 
 #[rustfmt::skip]
+const NEWS: &[Change] =
+    &[Is("args", r#"{"new":1}"#), Is("meta", r#"{"new":2}"#), Is("tags", r#"["a","b"]"#), Is("queue", "elsewhere"),
+      Is("worker", "app.Other"), IsNumber("max_attempts", 77), IsNumber("priority", 9)];
+
+#[rustfmt::skip]
 const TABLE: &[Line] = &[
     line("stage", &["scheduled", "retryable"], ANY, ANY, "available", &[]),
     line("claim", &["available"], LEFT, ANY, "executing", &[By("attempt", 1), Now("attempted_at"), Mine]),
     line("expire", &["available"], LEFT, ANY, "cancelled", &[CANCELLED, Error("expired")]),
 
-    line("complete", EXECUTING, ANY, ANY, "completed", &[COMPLETED]),
-    line("record", EXECUTING, ANY, ANY, "completed", &[COMPLETED, Meta("recorded", "true"), Meta("return", "\"g2EH\"")]),
+    line("complete", EXECUTING, ANY, ANY, "completed", &[COMPLETED, FORGOTTEN]),
+    line("record", EXECUTING, ANY, ANY, "completed", &[COMPLETED, FORGOTTEN, Meta("recorded", "true"), Meta("return", "\"g2EH\"")]),
     line("snooze", EXECUTING, ANY, UNASKED, "scheduled",
         &[GIVEN_BACK, In("scheduled_at", 30), MetaCounts("snoozed"), Meta("why", "\"busy\"")]),
     line("snooze", EXECUTING, ANY, ASKED, "cancelled",
@@ -109,12 +115,13 @@ const TABLE: &[Line] = &[
     line("cancel", EXECUTING, ANY, ASKED, SAME, &[]),
     line("retry", &["scheduled", "retryable", "suspended", "completed", "discarded", "cancelled"], ANY, ANY, "available",
         &[Now("scheduled_at"), AboveAttempt("max_attempts"), Null("completed_at"), Null("cancelled_at"),
-          Null("discarded_at"), Null("cancel_requested_at")]),
+          Null("discarded_at"), Null("cancel_requested_at"), Null("expires_at")]),
     line("delete", &["available", "scheduled", "retryable", "completed", "discarded", "cancelled", "suspended", STRANGE],
         ANY, ANY, GONE, &[]),
-    line("update", &STATES, ANY, ANY, SAME,
-        &[Is("args", r#"{"new":1}"#), Is("meta", r#"{"new":2}"#), Is("tags", r#"["a","b"]"#), Is("queue", "elsewhere"),
-          Is("worker", "app.Other"), IsNumber("max_attempts", 77), IsNumber("priority", 9)]),
+    // Every row here is due: a change of anything makes a scheduled one available, as in the reference.
+    line("update", &["scheduled"], ANY, ANY, "available", NEWS),
+    line("update", &["available", "executing", "retryable", "completed", "discarded", "cancelled", "suspended"],
+        ANY, ANY, SAME, NEWS),
     line("postpone", &["available"], ANY, ANY, "scheduled", &[In("scheduled_at", 900)]),
     line("postpone", &["scheduled", "executing", "retryable", "completed", "discarded", "cancelled", "suspended"],
         ANY, ANY, SAME, &[In("scheduled_at", 900)]),
@@ -286,6 +293,8 @@ fn enqueuing_adds_one_row_and_changes_no_other() {
             ("cancel_requested_at", Sql::Null),
             ("expires_at", Sql::Null),
             ("unique_key", Sql::Null),
+            ("progress", Sql::Null),
+            ("checkpoint", Sql::Null),
         ];
         let expected: Row = columns.map(|(name, value)| (name.to_owned(), value)).into();
         assert_eq!(after.remove(&id), Some(expected));
@@ -535,6 +544,8 @@ fn row(n: i64, state: &str, now: i64) -> Row {
         ("cancel_requested_at", ago(3000)),
         ("expires_at", ago(-2000)),
         ("unique_key", text(&format!("key{n}"))),
+        ("progress", text(&format!(r#"{{ "done" : {n} }}"#))),
+        ("checkpoint", text(&format!(r#"{{ "value" : {n} }}"#))),
     ];
     columns.map(|(name, value)| (name.to_owned(), value)).into()
 }
