@@ -2,6 +2,7 @@
 //!
 //! SQLite is the engine there is; nothing above this room knows it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -55,6 +56,12 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Whether another process wrote since this was asked last.
     fn changed_elsewhere(&self) -> Result<bool>;
+
+    /// The file the jobs are in; `None` where it is none.
+    fn file(&self) -> Option<&Path>;
+
+    /// Somebody is about to commit this news on a connection of its own: the runtimes here look for it.
+    fn expect(&self, news: News);
 
     /// Makes a runtime known to everybody on the file and lets it take part in every transaction from here.
     fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()>;
@@ -179,6 +186,9 @@ pub(crate) struct News {
     pub due: Option<i64>,
     /// Executing jobs that somebody asked to cancel.
     pub cancelling: Vec<i64>,
+    /// It is not committed yet, but soon, perhaps.
+    #[serde(skip)]
+    pub expected: bool,
 }
 
 impl News {

@@ -101,9 +101,13 @@ mod runtime;
 mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod transaction;
 mod worker;
 
 pub use durability::Durability;
+/// The version of rusqlite whose types [`Kiln::enqueue_in`] and [`Running::complete_in`] take: 0.40.
+pub use rusqlite;
+
 pub use error::{Error, Result};
 pub use event::{Event, Subject};
 pub use handle::{Kiln, KilnBuilder};

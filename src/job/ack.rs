@@ -111,13 +111,29 @@ pub(crate) struct Ack {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
     Complete,
-    Record { encoded: String },
-    Snooze { at: Timestamp, meta: serde_json::Map<String, Value> },
-    Cancel { error: String },
-    Retry { at: Timestamp, error: String },
-    Discard { error: String },
+    /// Completed already, by its own fenced write.
+    Committed,
+    Record {
+        encoded: String,
+    },
+    Snooze {
+        at: Timestamp,
+        meta: serde_json::Map<String, Value>,
+    },
+    Cancel {
+        error: String,
+    },
+    Retry {
+        at: Timestamp,
+        error: String,
+    },
+    Discard {
+        error: String,
+    },
     Release,
-    Abandon { error: String },
+    Abandon {
+        error: String,
+    },
 }
 
 impl Attempt {
@@ -126,6 +142,7 @@ impl Attempt {
         let due = |delay| later(now, delay).unwrap_or(Timestamp::MAX);
         let verdict = match end {
             End::Outcome(Outcome::Complete) => Verdict::Complete,
+            End::Outcome(Outcome::Committed) => Verdict::Committed,
             End::Outcome(Outcome::Record { encoded }) => Verdict::Record { encoded },
             End::Outcome(Outcome::Snooze { delay, meta }) => Verdict::Snooze { at: due(delay), meta },
             End::Outcome(Outcome::Cancel { reason }) => Verdict::Cancel { error: reason },
@@ -170,6 +187,12 @@ impl Ack {
         };
         match &self.verdict {
             Verdict::Complete => {}
+            // It was not, or the row would not be executing.
+            Verdict::Committed if row.attempt >= row.max_attempts => settled.state = living(State::Discarded),
+            Verdict::Committed => {
+                settled.state = living(State::Retryable);
+                settled.scheduled_at = (settled.state == State::Retryable).then_some(now);
+            }
             Verdict::Record { encoded } => {
                 let mut meta = row.meta.map();
                 meta.insert("recorded".into(), Value::Bool(true));
@@ -211,6 +234,7 @@ impl Ack {
             | Verdict::Retry { error, .. }
             | Verdict::Discard { error }
             | Verdict::Abandon { error } => Some(error),
+            Verdict::Committed => Some("complete_in was not followed by a commit"),
             Verdict::Complete | Verdict::Record { .. } | Verdict::Snooze { .. } | Verdict::Release => None,
         }
     }

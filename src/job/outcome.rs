@@ -32,6 +32,8 @@ pub enum Outcome {
         /// The value as it is stored: unpadded base64 of an Erlang external term.
         encoded: String,
     },
+    /// Done already, in a transaction of the worker's own: given by [`complete_in`](crate::Running::complete_in).
+    Committed,
     /// Not now: the job is scheduled again and the attempt is given back. Made by [`Outcome::snooze`].
     #[non_exhaustive]
     Snooze {

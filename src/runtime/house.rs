@@ -352,6 +352,8 @@ pub(super) struct Wake {
     rung: bool,
     /// Something is due earlier than was planned for.
     pub due: bool,
+    /// Another connection is about to commit something.
+    pub expected: bool,
     /// A cancel was asked for, and for whom was not said.
     pub cancelling: bool,
     planned: Option<i64>,
@@ -372,8 +374,9 @@ impl Alarm {
         let mut state = self.state.lock();
         let due = news.due.is_some_and(|due| state.planned.is_none_or(|planned| due < planned));
         let cancelling = news.cancelling.contains(&0);
-        if due || cancelling {
+        if due || cancelling || news.expected {
             state.rung = true;
+            state.expected |= news.expected;
             state.due |= due;
             state.cancelling |= cancelling;
             drop(state);

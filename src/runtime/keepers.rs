@@ -17,6 +17,8 @@ use crate::event::Event;
 /// written tried again: twice within the second that is promised would not be quiet.
 const LOOK: Duration = Duration::from_millis(700);
 
+const SOON: Duration = Duration::from_millis(1);
+
 const LONGEST: Duration = Duration::from_secs(60);
 const PRUNE: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,8 @@ const PRUNE_BATCH: u32 = 500;
 pub(super) struct Keepers {
     house: Arc<House>,
     look: Instant,
+    /// How soon to look again while somebody is about to commit something.
+    soon: Option<Duration>,
     /// When the next job is due, as far as is known.
     due: Due,
     prune: Instant,
@@ -43,7 +47,7 @@ enum Due {
 impl Keepers {
     pub fn new(house: Arc<House>) -> Self {
         let now = Instant::now();
-        Self { house, look: now, due: Due::Unknown, prune: now, others: true }
+        Self { house, look: now, soon: None, due: Due::Unknown, prune: now, others: true }
     }
 
     /// The life of the scheduler thread.
@@ -58,9 +62,15 @@ impl Keepers {
     /// Does what is due; says until when there is nothing to do.
     fn tick(&mut self, wake: Wake) -> Instant {
         let now = Instant::now();
+        if wake.expected {
+            self.soon = Some(SOON);
+            self.look = self.look.min(now + SOON);
+        }
         if now >= self.look {
-            self.look_around();
-            self.look = now + LOOK;
+            let found = self.look_around();
+            // A transaction that takes long is looked for more and more rarely.
+            self.soon = self.soon.map(|soon| soon * 2).filter(|soon| !found && *soon < LOOK);
+            self.look = now + self.soon.unwrap_or(LOOK);
         }
         if wake.due {
             self.due = Due::Unknown;
@@ -78,10 +88,11 @@ impl Keepers {
         rests.into_iter().flatten().min().unwrap_or(now)
     }
 
-    /// What others may have done, and what went wrong before.
-    fn look_around(&mut self) {
+    /// What others may have done, and what went wrong before. Says whether others did something.
+    fn look_around(&mut self) -> bool {
         // An error here is one of the database: the next look tries again.
-        if self.house.engine().changed_elsewhere().unwrap_or(true) {
+        let changed = self.house.engine().changed_elsewhere().unwrap_or(true);
+        if changed {
             self.due = Due::Unknown;
             self.others = true;
             self.house.lanes.iter().for_each(|lane| lane.ring());
@@ -103,6 +114,7 @@ impl Keepers {
         if self.house.has_business() {
             self.house.engine().turn();
         }
+        changed
     }
 
     fn cancel(&self) {

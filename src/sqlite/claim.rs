@@ -49,7 +49,10 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         .prepare_cached(sql::ACK_STANDING)
         .and_then(|mut select| select.query_one((id, attempt, attempted_at), standing).optional())
         .map_err(failed)?;
-    let Some(standing) = standing else { return Ok(None) };
+    let Some(standing) = standing else {
+        let committed = ack.verdict == Verdict::Committed && is_completed(tx.conn, ack.fence)?;
+        return Ok(committed.then_some(State::Completed));
+    };
     let settled = ack.settle(&standing, now);
     tx.conn
         .prepare_cached(sql::ACK_SETTLE)
@@ -72,6 +75,15 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         _ => {}
     }
     Ok(Some(settled.state))
+}
+
+/// Whether the attempt completed its job by itself.
+fn is_completed(conn: &Connection, fence: Fence) -> Result<bool> {
+    let job = super::verbs::get(conn, fence.id)?;
+    Ok(job.is_some_and(|job| {
+        let attempted_at = job.attempted_at.map_or(0, Timestamp::as_microsecond);
+        job.state == State::Completed && (job.attempt, attempted_at) == (fence.attempt, fence.attempted_at)
+    }))
 }
 
 fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {

@@ -27,6 +27,10 @@ impl Live {
         Self { file, held: Mutex::default(), missing: Mutex::default() }
     }
 
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// Takes the lock of a runtime that is to live here.
     pub fn enter(&self, id: &str) -> Result<()> {
         let lock = match self.sidecar(id) {

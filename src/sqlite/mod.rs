@@ -12,10 +12,11 @@ mod sql;
 #[cfg(test)]
 mod tests;
 mod verbs;
+pub(crate) mod within;
 mod write;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::bell::Bell;
-use crate::engine::{Crew, Cutoffs, Engine, Member, Rescued, Staged};
+use crate::engine::{Crew, Cutoffs, Engine, Member, News, Rescued, Staged};
 use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
 use crate::job::{Changes, Counts, Fence, Filter, Job, Note, Notes, Ready, Which};
@@ -46,6 +47,7 @@ pub(crate) struct Options {
 
 pub(crate) struct Sqlite {
     writer: Arc<Writer>,
+    file: Option<PathBuf>,
     /// None for a database in memory, which has one connection only.
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
     live: Live,
@@ -85,6 +87,7 @@ impl Sqlite {
     ) -> Self {
         Self {
             writer: Arc::new(Writer::new(conn, options.durability, options.patience)),
+            file: live.file().map(Path::to_owned),
             readers,
             live,
             bells: Mutex::default(),
@@ -223,6 +226,15 @@ impl Engine for Sqlite {
 
     fn notes(&self, id: i64) -> Result<Notes> {
         self.read(|conn| look::notes(conn, id))
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    fn expect(&self, news: News) {
+        let news = News { expected: true, ..news };
+        self.writer.crews().iter().for_each(|(_, crew)| crew.hear(&news));
     }
 
     fn cancelling(&self) -> Result<Vec<i64>> {

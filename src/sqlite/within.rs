@@ -1,0 +1,26 @@
+//! Within a transaction that somebody else began, and will end.
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::claim::acknowledge;
+use super::verbs::Enqueue;
+use super::write::{Op, Tx};
+use crate::Result;
+use crate::engine::News;
+use crate::job::{Ack, Fence, Job, Ready, Verdict};
+
+pub(crate) fn enqueue(conn: &Connection, ready: Ready) -> Result<(Job, News)> {
+    let mut tx = Tx { conn, news: News::default() };
+    let mut enqueue = Enqueue::new(vec![ready]);
+    enqueue.run(&mut tx)?;
+    let job = enqueue.finish().pop().expect("BUG: an enqueue gives back what it was given");
+    Ok((job, tx.news))
+}
+
+/// Says whether the attempt still was the job's.
+pub(crate) fn complete(conn: &Connection, fence: Fence, now: Timestamp) -> Result<bool> {
+    let mut tx = Tx { conn, news: News::default() };
+    let ack = Ack { fence, verdict: Verdict::Complete };
+    Ok(acknowledge(&mut tx, &ack, now)?.is_some())
+}

@@ -1,0 +1,98 @@
+//! Transactions of the application on its own connection to the same file: a job and the data it is about are
+//! committed together, or not at all.
+
+use rusqlite::Transaction;
+
+use crate::event::Event;
+use crate::sqlite::within;
+use crate::{Error, Job, Kiln, NewJob, Outcome, Result, Running};
+
+impl Kiln {
+    /// Stores a job within a transaction of the application, on a connection of its own to the file this handle is
+    /// opened on: a commit makes the job, a rollback leaves none. Runtimes of this handle look for the commit at once,
+    /// others on the file within a second.
+    ///
+    /// The types are those of [`kiln::rusqlite`](rusqlite), version 0.40.
+    ///
+    /// ```
+    /// use kiln::rusqlite::Connection;
+    /// use kiln::{Filter, Kiln, NewJob};
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("app.db");
+    /// let kiln = Kiln::open(&path)?;
+    /// let mut app = Connection::open(&path)?;
+    /// app.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")?;
+    ///
+    /// let tx = app.transaction()?;
+    /// tx.execute("INSERT INTO orders (item) VALUES ('tea')", [])?;
+    /// let job = kiln.enqueue_in(&tx, NewJob::new("ship").args(serde_json::json!({ "order": tx.last_insert_rowid() })))?;
+    /// assert!(kiln.get(job.id)?.is_none(), "not before the commit");
+    /// tx.commit()?;
+    /// assert_eq!(kiln.get(job.id)?.unwrap().worker, "ship");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue), and [`is_invalid`](Error::is_invalid) for a connection to another file. The
+    /// transaction stays open either way, and may be committed without the job.
+    pub fn enqueue_in(&self, tx: &Transaction<'_>, job: NewJob) -> Result<Job> {
+        self.check_place(tx)?;
+        let (job, news) = within::enqueue(tx, job.build(self.clock().now())?)?;
+        if !job.conflict {
+            self.observers().tell(|| Event::Enqueued { job: (&job).into() });
+        }
+        self.engine().expect(news);
+        Ok(job)
+    }
+
+    fn check_place(&self, tx: &Transaction<'_>) -> Result<()> {
+        let theirs = tx.path().filter(|path| !path.is_empty()).map(std::path::PathBuf::from);
+        let ours = self.engine().file();
+        if ours.is_some() && theirs.as_deref().and_then(|path| path.canonicalize().ok()).as_deref() == ours {
+            return Ok(());
+        }
+        let shown =
+            |path: Option<&std::path::Path>| path.map_or("memory".to_owned(), |path| path.display().to_string());
+        let message = format!(
+            "the transaction must be on the file that the handle is opened on, {}, and is on {}",
+            shown(ours),
+            shown(theirs.as_deref())
+        );
+        Err(Error::invalid("transaction", message))
+    }
+}
+
+impl<A> Running<A> {
+    /// Completes the job within a transaction of the worker, on a connection of its own to the same file: what the job
+    /// did there and that it is done are committed together, so that the effects happen once, whatever crashes. Return
+    /// what it gives after the commit.
+    ///
+    /// ```
+    /// # use kiln::rusqlite::Connection;
+    /// use kiln::{Failure, Outcome, Running};
+    ///
+    /// fn book(job: &Running<serde_json::Value>, app: &mut Connection) -> Result<Outcome, Failure> {
+    ///     let tx = app.transaction()?;
+    ///     tx.execute("UPDATE accounts SET balance = balance - 10", [])?;
+    ///     let done = job.complete_in(&tx)?;
+    ///     tx.commit()?;
+    ///     Ok(done)
+    /// }
+    /// ```
+    ///
+    /// A job that returns it without a commit has failed, and is retried.
+    ///
+    /// # Errors
+    ///
+    /// [`is_lost`](Error::is_lost) when the attempt is no longer the job's: roll back. Else as [`Kiln::enqueue_in`].
+    pub fn complete_in(&self, tx: &Transaction<'_>) -> Result<Outcome> {
+        let kiln = self.kiln();
+        kiln.check_place(tx)?;
+        if within::complete(tx, self.fence(), kiln.clock().now())? {
+            return Ok(Outcome::Committed);
+        }
+        Err(Error::lost(self.fence()))
+    }
+}
