@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Job, Progress, State};
+use crate::{Job, Progress, State, observing};
 
 /// Something that happened on a handle, or in a runtime started from it. The names are the verbs', in the past tense.
 ///
@@ -161,6 +161,20 @@ impl Event {
         }
     }
 
+    /// How many jobs it is about.
+    pub fn count(&self) -> u64 {
+        match self {
+            Event::Staged { count }
+            | Event::Rescued { count }
+            | Event::Pruned { count }
+            | Event::Cancelled { count }
+            | Event::Retried { count }
+            | Event::Deleted { count }
+            | Event::Updated { count } => *count,
+            _ => 1,
+        }
+    }
+
     /// The job it is about, where it is about one.
     pub fn job(&self) -> Option<&Subject> {
         match self {
@@ -222,7 +236,7 @@ impl Observers {
 
     /// Whether anybody listens: an event nobody wants is not even made.
     pub fn any(&self) -> bool {
-        !self.0.is_empty()
+        observing::ANY || !self.0.is_empty()
     }
 
     pub fn tell(&self, event: impl FnOnce() -> Event) {
@@ -230,6 +244,7 @@ impl Observers {
             return;
         }
         let event = event();
+        observing::tell(&event);
         for observer in &self.0 {
             // An observer that panics harms itself alone.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));

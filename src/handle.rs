@@ -26,12 +26,13 @@ struct Inner {
     engine: Arc<dyn Engine>,
     clock: Clock,
     observers: Observers,
+    hooks: Vec<Arc<AfterNew>>,
     node: String,
     place: String,
 }
 
 /// Opens a file with other settings than the usual ones: [`Kiln::builder`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing is opened until `open`"]
 pub struct KilnBuilder {
     place: Place,
@@ -39,7 +40,10 @@ pub struct KilnBuilder {
     node: Option<String>,
     clock: Clock,
     observers: Observers,
+    hooks: Vec<Arc<AfterNew>>,
 }
+
+type AfterNew = dyn Fn(&mut Job) + Send + Sync;
 
 #[derive(Clone, Debug)]
 enum Place {
@@ -51,7 +55,7 @@ impl KilnBuilder {
     fn new(place: Place) -> Self {
         let options =
             Options { durability: Durability::Full, patience: Duration::from_secs(5), keep_journal_mode: false };
-        Self { place, options, node: None, clock: Clock::system(), observers: Observers::default() }
+        Self { place, options, node: None, clock: Clock::system(), observers: Observers::default(), hooks: Vec::new() }
     }
 
     /// When a commit is on the disk for good.
@@ -77,6 +81,28 @@ impl KilnBuilder {
     /// What this machine is called in a job's [`attempted_by`](Job::attempted_by): its host name unless said otherwise.
     pub fn node(mut self, node: impl Into<String>) -> Self {
         self.node = Some(node.into());
+        self
+    }
+
+    /// Shows every job that is built on this handle to this hook, before it is stored, with its
+    /// [`extra`](NewJob::extra). What the hook changes is validated again. Hooks run in the order they are given.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewJob};
+    ///
+    /// let kiln = Kiln::memory_builder()
+    ///     .after_new(|job| {
+    ///         if job.extra.contains_key("urgent") {
+    ///             job.priority = 0;
+    ///         }
+    ///     })
+    ///     .open()?;
+    /// let job = kiln.enqueue(NewJob::new("app.Mailer").priority(5).extra("urgent", true))?;
+    /// assert_eq!(job.priority, 0);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn after_new(mut self, hook: impl Fn(&mut Job) + Send + Sync + 'static) -> Self {
+        self.hooks.push(Arc::new(hook));
         self
     }
 
@@ -112,6 +138,7 @@ impl KilnBuilder {
             engine: Arc::new(engine),
             clock: self.clock,
             observers: self.observers,
+            hooks: self.hooks,
             node,
             place,
         })))
@@ -177,7 +204,7 @@ impl Kiln {
     /// [`is_busy`](crate::Error::is_busy), [`is_full`](crate::Error::is_full) when the database could not take it. Nothing was
     /// written then.
     pub fn enqueue(&self, job: NewJob) -> Result<Job> {
-        let job = job.build(self.0.clock.now())?;
+        let job = self.build(job)?;
         let mut jobs = self.store(vec![job])?;
         Ok(jobs.pop().expect("BUG: an engine gives back what it was given"))
     }
@@ -188,9 +215,13 @@ impl Kiln {
     ///
     /// As [`enqueue`](Self::enqueue), for the first job that cannot be stored.
     pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
-        let now = self.0.clock.now();
-        let jobs = jobs.into_iter().map(|job| job.build(now)).collect::<Result<Vec<_>>>()?;
+        let jobs = jobs.into_iter().map(|job| self.build(job)).collect::<Result<Vec<_>>>()?;
         if jobs.is_empty() { Ok(Vec::new()) } else { self.store(jobs) }
+    }
+
+    /// The job as it is to be stored, after the hooks.
+    pub(crate) fn build(&self, job: NewJob) -> Result<Ready> {
+        job.build(self.0.clock.now(), |job| self.0.hooks.iter().for_each(|hook| hook(job)))
     }
 
     fn store(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {

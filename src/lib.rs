@@ -97,6 +97,7 @@ mod event;
 mod handle;
 mod health;
 mod job;
+mod observing;
 mod runtime;
 mod sqlite;
 #[cfg(feature = "testing")]

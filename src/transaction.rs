@@ -39,7 +39,7 @@ impl Kiln {
     /// transaction stays open either way, and may be committed without the job.
     pub fn enqueue_in(&self, tx: &Transaction<'_>, job: NewJob) -> Result<Job> {
         self.check_place(tx)?;
-        let (job, news) = within::enqueue(tx, job.build(self.clock().now())?)?;
+        let (job, news) = within::enqueue(tx, self.build(job)?)?;
         if !job.conflict {
             self.observers().tell(|| Event::Enqueued { job: (&job).into() });
         }

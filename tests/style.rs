@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 8] = [
     &["error", "health", "durability"],
     &["job"],
-    &["engine", "clock", "bell", "event"],
+    &["engine", "clock", "bell", "event", "observing"],
     &["sqlite"],
     &["handle"],
     &["worker"],

@@ -163,8 +163,9 @@ impl NewJob {
         self
     }
 
-    /// The row to store, validated, and what to look for before. Its id is 0 until the database gives one.
-    pub(crate) fn build(self, now: Timestamp) -> Result<Ready> {
+    /// The row to store, after the hooks and validated, and what to look for before. Its id is 0 until the database gives
+    /// one.
+    pub(crate) fn build(self, now: Timestamp, hooks: impl FnOnce(&mut Job)) -> Result<Ready> {
         let delay = self.unique.as_ref().and_then(Unique::delay).map(Due::In);
         let scheduled_at = delay.unwrap_or(self.due).at(now, "schedule_in")?;
         let expires_at = self.expires.map_or(Ok(None), |expires| expires.at(now, "expires_in"))?;
@@ -176,14 +177,14 @@ impl NewJob {
             }
             (Some(state), _) => state,
         };
-        let job = Job {
+        let mut job = Job {
             id: 0,
             state,
             queue: self.queue,
             worker: self.worker,
             args: self.args?,
             meta: self.meta?,
-            tags: normalize_tags(self.tags),
+            tags: self.tags,
             errors: Vec::new(),
             attempt: 0,
             max_attempts: self.max_attempts,
@@ -200,6 +201,8 @@ impl NewJob {
             conflict: false,
             extra: self.extra,
         };
+        hooks(&mut job);
+        job.tags = normalize_tags(job.tags);
         job.validate()?;
         let check = self.unique.map(|unique| unique.check(&job, now)).transpose()?;
         Ok(Ready { job, check })

@@ -286,7 +286,7 @@ mod tests {
     use crate::NewJob;
 
     fn refusal(unique: Unique) -> String {
-        let job = NewJob::new("w").build(Timestamp::UNIX_EPOCH).unwrap().job;
+        let job = NewJob::new("w").build(Timestamp::UNIX_EPOCH, |_| {}).unwrap().job;
         let error = unique.check(&job, Timestamp::UNIX_EPOCH).unwrap_err();
         assert_eq!(error.field(), Some("unique"));
         error.to_string()
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_groups_and_the_waiting_states_work() {
-        let job = NewJob::new("w").build(Timestamp::UNIX_EPOCH).unwrap().job;
+        let job = NewJob::new("w").build(Timestamp::UNIX_EPOCH, |_| {}).unwrap().job;
         let waiting = vec![State::Available, State::Scheduled];
         let groups = [State::ALL.to_vec(), State::INCOMPLETE.to_vec(), State::SUCCESSFUL.to_vec()];
         for states in groups.into_iter().chain([vec![State::Scheduled], waiting]) {
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn the_key_depends_on_what_is_compared_and_on_nothing_else() {
-        let key = |unique: &Unique, job: NewJob| unique.key(&job.build(Timestamp::UNIX_EPOCH).unwrap().job);
+        let key = |unique: &Unique, job: NewJob| unique.key(&job.build(Timestamp::UNIX_EPOCH, |_| {}).unwrap().job);
         let job = |args: Value| NewJob::new("w").args(args);
         let (all, by_id) = (Unique::new(), Unique::new().keys(["id"]));
         assert_eq!(key(&all, job(json!({ "a": 1, "b": 2 }))), key(&all, job(json!({ "b": 2, "a": 1 })).priority(3)));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Around;
 use super::house::House;
 use super::lane::Task;
 use super::panics::catch;
@@ -10,7 +11,7 @@ use crate::Job;
 use crate::event::Event;
 use crate::job::{Ack, End, backoff};
 use crate::worker::{Control, Entry, Reason, Reporter};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, observing};
 
 /// The life of a worker thread.
 pub(super) fn work(house: &Arc<House>, lane: usize) {
@@ -57,7 +58,11 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
     let queue_time = waited(&task.job);
     house.observers().tell(|| Event::Claimed { job: (&*task.job).into(), queue_time });
     let began = Instant::now();
-    let result = catch(|| worker.process(&task.job, &control).map_err(|failure: Failure| failure.to_string()));
+    let result = catch(|| {
+        let process = || worker.process(&task.job, &control);
+        observing::in_span(&task.job, || around(&house.hooks, &task.job, &process))
+            .map_err(|failure| failure.to_string())
+    });
     reporter.write();
     house.observers().tell(|| Event::Executed {
         job: (&*task.job).into(),
@@ -77,6 +82,14 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
         (Ok(Ok(Outcome::Cancel { reason })), Some(Reason::Timeout)) => failed(timed_out(timeout, &reason)),
         (Ok(Err(error)), _) => failed(error),
         (Ok(Ok(outcome)), _) => End::Outcome(outcome),
+    }
+}
+
+/// Runs a job within its hooks, the first outermost.
+fn around(hooks: &[Around], job: &Job, process: &dyn Fn() -> Result<Outcome, Failure>) -> Result<Outcome, Failure> {
+    match hooks.split_first() {
+        Some((hook, inner)) => hook(job, &|| around(inner, job, process)),
+        None => process(),
     }
 }
 

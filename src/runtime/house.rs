@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
 use super::lane::{Lane, Task};
-use super::{Settings, execute};
+use super::{Around, Settings, execute};
 use crate::engine::{Claimed, Crew, Demand, Done, Engine, Member, News, Turn};
 use crate::event::{Event, Observers};
 use crate::health::Pulse;
@@ -23,6 +23,7 @@ pub(super) struct House {
     pub member: Arc<Member>,
     pub settings: Settings,
     pub workers: Registry,
+    pub hooks: Vec<Around>,
     pub lanes: Vec<Lane>,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
@@ -57,6 +58,7 @@ impl House {
         member: Member,
         settings: Settings,
         workers: Registry,
+        hooks: Vec<Around>,
         queues: &[(String, usize)],
     ) -> Arc<House> {
         Arc::new_cyclic(|itself| House {
@@ -64,6 +66,7 @@ impl House {
             member: Arc::new(member),
             settings,
             workers,
+            hooks,
             lanes: queues.iter().map(|(queue, limit)| Lane::new(queue, *limit)).collect(),
             alarm: Alarm::default(),
             acks: Mutex::default(),

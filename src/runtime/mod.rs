@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::engine::Member;
 use crate::error::Kind;
 use crate::worker::Registry;
-use crate::{Error, IntoOutcome, Kiln, Result, Running, State, Worker};
+use crate::{Error, Failure, IntoOutcome, Job, Kiln, Outcome, Result, Running, State, Worker};
 use house::House;
 use keepers::Keepers;
 
@@ -29,6 +29,9 @@ const FLUSH: Duration = Duration::from_secs(30);
 
 /// A wait past the end of the clock.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// A hook around the execution of a job.
+type Around = Arc<dyn Fn(&Job, &dyn Fn() -> Result<Outcome, Failure>) -> Result<Outcome, Failure> + Send + Sync>;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -60,6 +63,7 @@ pub struct RuntimeBuilder {
     kiln: Kiln,
     queues: Vec<(String, usize)>,
     workers: Registry,
+    hooks: Vec<Around>,
     settings: Settings,
     fault: Option<Error>,
 }
@@ -81,7 +85,7 @@ impl RuntimeBuilder {
             rescue_after: None,
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
-        Self { kiln, queues: Vec::new(), workers: Registry::default(), settings, fault: None }
+        Self { kiln, queues: Vec::new(), workers: Registry::default(), hooks: Vec::new(), settings, fault: None }
     }
 
     /// Runs a queue, with at most `limit` of its jobs at once in this runtime.
@@ -129,6 +133,29 @@ impl RuntimeBuilder {
     {
         let added = self.workers.add_fn(name, process);
         self.check(added);
+        self
+    }
+
+    /// Runs every job within this closure: it is given the job and what to run, and gives back what came of it. Hooks
+    /// run in the order they are given, the first outermost; a panic in one is the job's.
+    ///
+    /// ```
+    /// use kiln::Kiln;
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().around(|job, run| {
+    ///     println!("job {} begins", job.id);
+    ///     let outcome = run();
+    ///     println!("job {} ends", job.id);
+    ///     outcome
+    /// });
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn around<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&Job, &dyn Fn() -> Result<Outcome, Failure>) -> Result<Outcome, Failure> + Send + Sync + 'static,
+    {
+        self.hooks.push(Arc::new(hook));
         self
     }
 
@@ -204,6 +231,7 @@ impl RuntimeBuilder {
             kiln: self.kiln,
             queues: self.queues,
             workers: self.workers,
+            hooks: self.hooks,
             settings: self.settings,
             phase: Mutex::new(Phase::Stopped(Report::default())),
         })
@@ -229,6 +257,7 @@ pub struct Runtime {
     kiln: Kiln,
     queues: Vec<(String, usize)>,
     workers: Registry,
+    hooks: Vec<Around>,
     settings: Settings,
     phase: Mutex<Phase>,
 }
@@ -279,7 +308,14 @@ impl Runtime {
         };
         let id = member.id.clone();
         let engine = self.kiln.engine();
-        let house = House::new(self.kiln.clone(), member, self.settings, self.workers.clone(), &self.queues);
+        let house = House::new(
+            self.kiln.clone(),
+            member,
+            self.settings,
+            self.workers.clone(),
+            self.hooks.clone(),
+            &self.queues,
+        );
         engine.join(&house.member, house.clone())?;
         house.first_look();
         let stopping = Arc::new(AtomicBool::new(false));

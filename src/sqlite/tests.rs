@@ -25,7 +25,7 @@ fn member() -> Arc<Member> {
 /// A job in this state, an hour old, with an attempt behind it and more to come.
 fn job_in(engine: &Sqlite, state: State) -> Job {
     let hour_ago = NOW - SignedDuration::from_hours(1);
-    let job = NewJob::new(WORKER).build(hour_ago).unwrap();
+    let job = NewJob::new(WORKER).build(hour_ago, |_| {}).unwrap();
     let id = engine.enqueue(vec![job]).unwrap()[0].id;
     let sql = "UPDATE kiln_jobs SET state = ?2, attempt = 2, max_attempts = 5, attempted_at = ?3, attempted_by = '[]',
                completed_at = iif(?2 = 'completed', ?3, NULL), cancelled_at = iif(?2 = 'cancelled', ?3, NULL),
@@ -124,7 +124,7 @@ fn assert_no_scan(conn: &Connection) {
 fn no_statement_scans_the_jobs_with_or_without_statistics() {
     let engine = engine();
     engine.writer.with(assert_no_scan);
-    let jobs = (0..3000).map(|n| NewJob::new(WORKER).priority(n % 10).build(NOW).unwrap()).collect();
+    let jobs = (0..3000).map(|n| NewJob::new(WORKER).priority(n % 10).build(NOW, |_| {}).unwrap()).collect();
     engine.enqueue(jobs).unwrap();
     engine.writer.with(|conn| {
         conn.execute_batch("UPDATE kiln_jobs SET state = 'completed', completed_at = id WHERE id % 3 = 0; ANALYZE")
@@ -141,7 +141,7 @@ fn a_claim_merges_its_workers_in_claim_order() {
     for _ in 0..200 {
         let worker = [WORKER, "app.Other", "app.Unknown"][random.usize(..3)];
         let scheduled_at = NOW - SignedDuration::from_secs(random.i64(0..3));
-        let mut job = NewJob::new(worker).priority(random.i64(0..3)).build(NOW).unwrap();
+        let mut job = NewJob::new(worker).priority(random.i64(0..3)).build(NOW, |_| {}).unwrap();
         job.job.scheduled_at = scheduled_at;
         let job = engine.enqueue(vec![job]).unwrap().remove(0);
         if worker != "app.Unknown" {
@@ -161,7 +161,7 @@ fn a_claim_merges_its_workers_in_claim_order() {
 #[test]
 fn an_attempt_given_back_and_claimed_again_at_the_same_time_has_another_fence() {
     let engine = engine();
-    engine.enqueue(vec![NewJob::new(WORKER).build(NOW).unwrap()]).unwrap();
+    engine.enqueue(vec![NewJob::new(WORKER).build(NOW, |_| {}).unwrap()]).unwrap();
     let mut fences = HashSet::new();
     for _ in 0..5 {
         let demands = vec![Demand { queue: QUEUE.into(), limit: 1 }];
@@ -190,7 +190,7 @@ fn one_job_that_cannot_be_written_does_not_take_the_others_with_it() {
             let engine = Arc::clone(&engine);
             std::thread::spawn(move || {
                 let queue = if n % 4 == 0 { "refused" } else { "fine" };
-                engine.enqueue(vec![NewJob::new(WORKER).queue(queue).build(NOW).unwrap()]).is_ok()
+                engine.enqueue(vec![NewJob::new(WORKER).queue(queue).build(NOW, |_| {}).unwrap()]).is_ok()
             })
         })
         .collect();
