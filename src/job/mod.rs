@@ -60,7 +60,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Job {
-    /// Given by the database, never used twice.
+    /// Given by the database, never twice. (A plain `INSERT` of another program may get the id of a job that was the newest
+    /// when it was deleted.)
     pub id: i64,
     /// Where in its life the job is.
     pub state: State,

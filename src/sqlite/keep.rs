@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::claim::acknowledge;
-use super::verbs::run;
+use super::verbs::{deleting, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
@@ -138,7 +138,8 @@ impl Op for Prune {
             (sql::PRUNE_DISCARDED, self.cutoffs.discarded),
         ] {
             if let Some(cutoff) = cutoff {
-                self.pruned += run(tx.conn, sql, (cutoff.as_microsecond(), self.batch))? as u64;
+                let prune = || run(tx.conn, sql, (cutoff.as_microsecond(), self.batch));
+                self.pruned += deleting(tx.conn, prune)? as u64;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 -- kiln's tables, version 1. Times are microseconds since 1970, UTC.
 
 CREATE TABLE kiln_jobs (
-  id                  INTEGER PRIMARY KEY AUTOINCREMENT,
+  id                  INTEGER PRIMARY KEY,
   state               TEXT    NOT NULL DEFAULT 'available',
   queue               TEXT    NOT NULL DEFAULT 'default',
   worker              TEXT    NOT NULL,
@@ -48,12 +48,14 @@ CREATE TABLE kiln_runtimes (
   started_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Who may read and who may write: a kiln whose schema version is at least these.
+-- Who may read and who may write: a kiln whose schema version is at least these. And the highest id of a deleted job
+-- that was the newest: no id is given twice. AUTOINCREMENT would do that as well, for a fifth of a single enqueue.
 CREATE TABLE kiln_schema (
   version    INTEGER NOT NULL,
   min_reader INTEGER NOT NULL,
   min_writer INTEGER NOT NULL,
-  written_by TEXT    NOT NULL
+  written_by TEXT    NOT NULL,
+  last_id    INTEGER NOT NULL DEFAULT 0
 );
 
 -- For people: the same jobs with readable times.

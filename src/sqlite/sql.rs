@@ -11,10 +11,26 @@ macro_rules! columns {
 
 pub(super) const COLUMNS: &str = columns!();
 
-pub(super) const ENQUEUE: &str = "
-INSERT INTO kiln_jobs (state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, scheduled_at,
-  expires_at, unique_key)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+macro_rules! enqueue {
+    ($id:literal) => {
+        concat!(
+            "INSERT INTO kiln_jobs (id, state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, \
+             scheduled_at, expires_at, unique_key) VALUES (",
+            $id,
+            ", ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+        )
+    };
+}
+
+/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves.
+pub(super) const ENQUEUE_FIRST: &str =
+    enqueue!("(SELECT max(last_id, (SELECT ifnull(max(id), 0) FROM kiln_jobs)) + 1 FROM kiln_schema)");
+
+pub(super) const ENQUEUE_NEXT: &str = enqueue!("NULL");
+
+pub(super) const NEWEST: &str = "SELECT ifnull(max(id), 0) FROM kiln_jobs";
+
+pub(super) const REMEMBER_NEWEST: &str = "UPDATE kiln_schema SET last_id = max(last_id, ?1)";
 
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(

@@ -71,9 +71,11 @@ fn every_verb_does_something_in_just_the_states_that_the_table_allows() {
 
 /// Everything that is run again and again, and what may scan: a table or an index that holds a few rows at any depth.
 fn statements() -> Vec<(String, &'static [&'static str])> {
-    let few: &[&str] = &["kiln_runtimes", "kiln_jobs_executing", "kiln_jobs_exhausted"];
+    let few: &[&str] = &["kiln_schema", "kiln_runtimes", "kiln_jobs_executing", "kiln_jobs_exhausted"];
     let fixed = [
-        sql::ENQUEUE,
+        sql::ENQUEUE_FIRST,
+        sql::ENQUEUE_NEXT,
+        sql::REMEMBER_NEWEST,
         sql::DOUBLE,
         sql::EXPIRE,
         sql::ERRORS,
@@ -198,4 +200,19 @@ fn one_job_that_cannot_be_written_does_not_take_the_others_with_it() {
     assert_eq!(written, 48);
     assert_eq!(engine.count(&Filter::new()).unwrap().queue("fine"), 48);
     assert_eq!(engine.count(&Filter::new()).unwrap().queue("refused"), 0);
+}
+
+#[test]
+fn an_id_is_never_given_twice_whichever_way_the_newest_job_goes() {
+    let engine = engine();
+    let enqueue = || engine.enqueue(vec![NewJob::new(WORKER).build(NOW, |_| {}).unwrap()]).unwrap()[0].id;
+    assert_eq!([enqueue(), enqueue(), enqueue()], [1, 2, 3]);
+    engine.delete(&Which::Ids(vec![2, 3])).unwrap();
+    assert_eq!(enqueue(), 4);
+    engine.delete(&Which::Matching(Filter::new())).unwrap();
+    assert_eq!(enqueue(), 5);
+    engine.cancel(&Which::Matching(Filter::new()), NOW).unwrap();
+    engine.prune(&Cutoffs { cancelled: Some(NOW), ..Cutoffs::default() }, 10).unwrap();
+    assert_eq!(engine.count(&Filter::new()).unwrap().total(), 0);
+    assert_eq!([enqueue(), enqueue()], [6, 7]);
 }

@@ -19,7 +19,7 @@ pub(super) struct Enqueue {
 impl Op for Enqueue {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.jobs.clear();
-        let mut insert = tx.conn.prepare_cached(sql::ENQUEUE).map_err(failed)?;
+        let mut sql = sql::ENQUEUE_FIRST;
         for Ready { job, check } in &mut self.ready {
             job.id = 0;
             if let Some(check) = check
@@ -28,6 +28,8 @@ impl Op for Enqueue {
                 self.jobs.push(there);
                 continue;
             }
+            let mut insert = tx.conn.prepare_cached(sql).map_err(failed)?;
+            sql = sql::ENQUEUE_NEXT;
             insert
                 .execute(params![
                     job.state.as_str(),
@@ -66,6 +68,18 @@ impl Enqueue {
         let stored = |ready: Ready| if ready.job.id == 0 { None } else { Some(ready.job) };
         self.ready.into_iter().filter_map(|ready| stored(ready).or_else(|| found.next())).collect()
     }
+}
+
+/// Deletes what `delete` says, and remembers the newest id where it went along.
+pub(super) fn deleting<T>(conn: &Connection, delete: impl FnOnce() -> Result<T>) -> Result<T> {
+    let newest =
+        || conn.prepare_cached(sql::NEWEST).and_then(|mut select| select.query_one([], |row| row.get::<_, i64>(0)));
+    let before = newest().map_err(failed)?;
+    let deleted = delete()?;
+    if newest().map_err(failed)? < before {
+        run(conn, sql::REMEMBER_NEWEST, [before])?;
+    }
+    Ok(deleted)
 }
 
 /// The job that is there already, with what it was given of the new one.
@@ -212,7 +226,7 @@ impl OneRow for Delete {
         if allowed(tx.conn, id, Verb::Delete)?.is_none() {
             return Ok(false);
         }
-        run(tx.conn, sql::DELETE, [id])?;
+        deleting(tx.conn, || run(tx.conn, sql::DELETE, [id]))?;
         Ok(true)
     }
 }
