@@ -1,6 +1,8 @@
 //! The files that say who lives: lost under the living, left by the dead.
 
-use std::fs;
+use std::fs::{self, File};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kiln::{State, Worker};
 
@@ -39,6 +41,33 @@ fn a_sidecar_deleted_under_a_living_runtime_comes_back_and_its_job_runs_once() {
     story.assert_orderly();
 }
 
+/// A look at a sidecar holds its lock for a moment. One that comes just when a lost sidecar is put back must neither
+/// keep its owner from locking it nor find it unlocked.
+#[test]
+#[cfg_attr(not(unix), ignore = "needs a signal that stops a process")]
+fn a_sidecar_that_comes_back_is_locked_however_often_others_look_at_it() {
+    let folder = Folder::new();
+    drop(folder.kiln());
+    let child = Child::worker(&folder, 1);
+    // Somebody has to be there, for the child to care what others think of it; but this one does not think.
+    let other = Child::worker(&folder, 1);
+    other.says("started");
+    other.signal("STOP");
+    let sidecar = folder.sidecar_of(child.pid());
+    for _ in 0..3 {
+        fs::remove_file(&sidecar).unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        let found = loop {
+            match File::options().read(true).write(true).open(&sidecar) {
+                // As a look of another runtime does.
+                Ok(file) => break file.try_lock(),
+                Err(_) => assert!(Instant::now() < until, "the sidecar does not come back"),
+            }
+        };
+        assert!(found.is_err(), "who finds it unlocked takes its owner for dead");
+    }
+}
+
 #[test]
 fn what_a_killed_process_left_is_cleaned_up_by_the_next() {
     let folder = Folder::new();
@@ -55,6 +84,26 @@ fn what_a_killed_process_left_is_cleaned_up_by_the_next() {
     wait_for("the last of the dead", || (folder.runtimes() == 1).then_some(()));
     wait_for("the last of the sidecars", || (folder.sidecars().len() == 1).then_some(()));
     next.stop();
+    folder.assert_nothing_left_behind();
+}
+
+/// A process may die between making its sidecar and naming it in the table.
+#[test]
+fn processes_killed_while_they_start_leave_nothing_that_the_next_does_not_clean_up() {
+    let folder = Folder::new();
+    drop(folder.kiln());
+    for _ in 0..10 {
+        let before = folder.sidecars();
+        let mut child = Child::worker(&folder, 1);
+        while folder.sidecars().iter().all(|sidecar| before.contains(sidecar)) && child.lives() {
+            thread::yield_now();
+        }
+        child.kill(&folder);
+    }
+    let unnamed = folder.sidecars().len() as i64 - folder.runtimes();
+    println!("{unnamed} of 10 died before the table knew of them");
+    let kiln = folder.kiln();
+    runtime(&kiln, &folder, 1).start().unwrap().stop();
     folder.assert_nothing_left_behind();
 }
 

@@ -6,11 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kiln::{Filter, State, Worker};
+use rusqlite::Connection;
 
 use crate::child::{Child, Role, say};
-use crate::folder::{Folder, drained};
+use crate::folder::{Folder, drained, finished};
 use crate::log::micros;
-use crate::workers::{Mood, Moody, runtime};
+use crate::workers::{Mood, Moody, runtime, runtime_of};
 
 #[test]
 fn a_new_file_may_be_opened_by_many_at_once() {
@@ -113,4 +114,20 @@ fn a_job_enqueued_here_starts_at_once_in_another_process() {
     println!("from the enqueue's return to the start elsewhere: median {median} µs, p99 {p99} µs, most {most} µs");
     assert!(median < 1_000_000);
     child.kill(&folder);
+}
+
+#[test]
+fn an_insert_by_another_program_is_noticed_by_every_runtime_of_a_handle() {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let queues = ["first", "second", "third"];
+    let runtimes = queues.map(|queue| runtime_of(&kiln, &folder, queue, 1).start().unwrap());
+    let other = Connection::open(folder.database()).unwrap();
+    for queue in queues {
+        let sql = "INSERT INTO kiln_jobs (queue, worker, args) VALUES (?1, ?2, ?3)";
+        let args = serde_json::to_string(&Mood::default()).unwrap();
+        other.execute(sql, (queue, Moody::NAME, args)).unwrap();
+        assert_eq!(finished(&kiln, other.last_insert_rowid()).state, State::Completed, "{queue}");
+    }
+    runtimes.iter().for_each(|runtime| assert_eq!(runtime.stop().unwritten, 0));
 }
