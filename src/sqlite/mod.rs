@@ -253,6 +253,12 @@ impl Engine for Sqlite {
 
     fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
         self.live.enter(&member.id)?;
+        let named = self.read(|conn| {
+            let owners = keep::executing(conn)?.into_iter().map(|attempt| attempt.runtime);
+            Ok(owners.chain(look::members(conn)?.into_iter().map(|member| member.id)).collect())
+        });
+        // An error here is one of the database, and the next start sweeps as well.
+        named.iter().for_each(|named| self.live.sweep(named));
         let bell = self.readers.as_ref().and_then(|_| {
             let writer = Arc::downgrade(&self.writer);
             let crew = Arc::downgrade(&crew);
