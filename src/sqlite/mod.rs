@@ -52,7 +52,6 @@ pub(crate) struct Sqlite {
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
     live: Live,
     bells: Mutex<HashMap<String, Bell>>,
-    data_version: Mutex<Option<i64>>,
 }
 
 impl Sqlite {
@@ -91,7 +90,6 @@ impl Sqlite {
             readers,
             live,
             bells: Mutex::default(),
-            data_version: Mutex::new(None),
         }
     }
 
@@ -241,14 +239,12 @@ impl Engine for Sqlite {
         self.read(look::cancelling)
     }
 
-    fn changed_elsewhere(&self) -> Result<bool> {
+    fn version(&self) -> Result<i64> {
         if self.readers.is_none() {
-            return Ok(false);
+            return Ok(0);
         }
         // Asked on the connection that writes, which does not count what it wrote itself.
-        let found: i64 =
-            self.writer.with(|conn| conn.query_row("PRAGMA data_version", [], |row| row.get(0))).map_err(failed)?;
-        Ok(self.data_version.lock().replace(found).is_some_and(|last| last != found))
+        self.writer.with(|conn| conn.query_row("PRAGMA data_version", [], |row| row.get(0))).map_err(failed)
     }
 
     fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
