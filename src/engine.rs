@@ -54,8 +54,8 @@ pub(crate) trait Engine: Send + Sync {
     /// Jobs executing somewhere that somebody asked to cancel.
     fn cancelling(&self) -> Result<Vec<i64>>;
 
-    /// Whether another process wrote since this was asked last.
-    fn changed_elsewhere(&self) -> Result<bool>;
+    /// A number that is another one once another process has written.
+    fn version(&self) -> Result<i64>;
 
     /// The file the jobs are in; `None` where it is none.
     fn file(&self) -> Option<&Path>;

@@ -35,6 +35,8 @@ pub(super) struct Keepers {
     due: Due,
     prune: Instant,
     others: bool,
+    /// What the engine's version was at the last look.
+    version: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ enum Due {
 impl Keepers {
     pub fn new(house: Arc<House>) -> Self {
         let now = Instant::now();
-        Self { house, look: now, soon: None, due: Due::Unknown, prune: now, others: true }
+        Self { house, look: now, soon: None, due: Due::Unknown, prune: now, others: true, version: None }
     }
 
     /// The life of the scheduler thread.
@@ -91,7 +93,7 @@ impl Keepers {
     /// What others may have done, and what went wrong before. Says whether others did something.
     fn look_around(&mut self) -> bool {
         // An error here is one of the database: the next look tries again.
-        let changed = self.house.engine().changed_elsewhere().unwrap_or(true);
+        let changed = self.changed_elsewhere();
         if changed {
             self.due = Due::Unknown;
             self.others = true;
@@ -115,6 +117,14 @@ impl Keepers {
             self.house.engine().turn();
         }
         changed
+    }
+
+    /// Whether another process wrote since the last look. Before the first, anything may have been written.
+    fn changed_elsewhere(&mut self) -> bool {
+        match self.house.engine().version() {
+            Ok(version) => self.version.replace(version) != Some(version),
+            Err(_) => true,
+        }
     }
 
     fn cancel(&self) {

@@ -1,8 +1,8 @@
 //! Who lives: a runtime holds an OS lock on its own sidecar file. The kernel drops it with the process, however that
 //! ends, and neither sleep nor a clock nor a new process with an old number can fake it.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,6 +83,30 @@ impl Live {
         }
     }
 
+    /// Removes what was left by runtimes that died before they were named anywhere, or after.
+    pub fn sweep(&self, named: &HashSet<String>) {
+        let Some((folder, name)) = self.file.as_ref().and_then(|file| file.parent().zip(file.file_name())) else {
+            return;
+        };
+        let prefix = format!("{}-kiln-", name.to_string_lossy());
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(id) = name.strip_prefix(&prefix) else { continue };
+            let Ok(found) = entry.metadata() else { continue };
+            if found.len() > 0 {
+                continue;
+            }
+            match id.strip_suffix(UNBORN) {
+                // One that is just being made is made again by its owner.
+                Some(id) if is_id(id) && can_be_locked(&entry.path()) => {
+                    let _ = std::fs::remove_file(entry.path());
+                }
+                None if is_id(id) && !named.contains(id) && self.is_dead(id) => self.bury(id),
+                _ => {}
+            }
+        }
+    }
+
     /// Removes what a dead runtime left.
     pub fn bury(&self, id: &str) {
         self.missing.lock().remove(id);
@@ -100,15 +124,35 @@ impl Live {
     }
 }
 
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// What ends the name of a sidecar that is not locked yet.
+const UNBORN: &str = "-new";
+
+fn can_be_locked(path: &Path) -> bool {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    file.is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Made and locked under another name: whoever finds it under its own finds it locked.
 fn create(path: &Path) -> Result<File> {
     let failed = |message: &str| Error::new(Kind::Runtime, format!("{message} {}", path.display()));
-    let file = private(OpenOptions::new().read(true).write(true).create_new(true))
-        .open(path)
-        .map_err(|error| failed("cannot create the sidecar file").because(error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(failed("somebody else locked the sidecar file")),
-        Err(TryLockError::Error(error)) => Err(failed("this file system cannot lock the sidecar file").because(error)),
+    let mut unborn = path.as_os_str().to_owned();
+    unborn.push(UNBORN);
+    loop {
+        let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
+            .open(&unborn)
+            .map_err(|error| failed("cannot create the sidecar file").because(error))?;
+        // Others hold it for a look at the most.
+        file.lock().map_err(|error| failed("this file system cannot lock the sidecar file").because(error))?;
+        match std::fs::rename(&unborn, path) {
+            Ok(()) => return Ok(file),
+            // Somebody swept it away before it was locked.
+            Err(error) if error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) => {}
+            Err(error) => return Err(failed("cannot name the sidecar file").because(error)),
+        }
     }
 }
 

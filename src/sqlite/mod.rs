@@ -52,7 +52,6 @@ pub(crate) struct Sqlite {
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
     live: Live,
     bells: Mutex<HashMap<String, Bell>>,
-    data_version: Mutex<Option<i64>>,
 }
 
 impl Sqlite {
@@ -91,7 +90,6 @@ impl Sqlite {
             readers,
             live,
             bells: Mutex::default(),
-            data_version: Mutex::new(None),
         }
     }
 
@@ -241,18 +239,22 @@ impl Engine for Sqlite {
         self.read(look::cancelling)
     }
 
-    fn changed_elsewhere(&self) -> Result<bool> {
+    fn version(&self) -> Result<i64> {
         if self.readers.is_none() {
-            return Ok(false);
+            return Ok(0);
         }
         // Asked on the connection that writes, which does not count what it wrote itself.
-        let found: i64 =
-            self.writer.with(|conn| conn.query_row("PRAGMA data_version", [], |row| row.get(0))).map_err(failed)?;
-        Ok(self.data_version.lock().replace(found).is_some_and(|last| last != found))
+        self.writer.with(|conn| conn.query_row("PRAGMA data_version", [], |row| row.get(0))).map_err(failed)
     }
 
     fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
         self.live.enter(&member.id)?;
+        let named = self.read(|conn| {
+            let owners = keep::executing(conn)?.into_iter().map(|attempt| attempt.runtime);
+            Ok(owners.chain(look::members(conn)?.into_iter().map(|member| member.id)).collect())
+        });
+        // An error here is one of the database, and the next start sweeps as well.
+        named.iter().for_each(|named| self.live.sweep(named));
         let bell = self.readers.as_ref().and_then(|_| {
             let writer = Arc::downgrade(&self.writer);
             let crew = Arc::downgrade(&crew);

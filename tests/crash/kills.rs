@@ -1,0 +1,220 @@
+//! Kills at random moments: nothing lost, nothing doubled, nothing invented.
+
+use std::collections::{HashMap, HashSet};
+use std::env;
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use kiln::{Filter, Job, NewJob, State, Worker};
+
+use crate::child::{Child, Role};
+use crate::folder::{Folder, drained, node, unfinished};
+use crate::log::Story;
+use crate::workers::{Ends, Mood, Moody, abandonments, failures, rescued, runtime, snoozed};
+
+/// More than any job is attempted by itself.
+const HOPELESS: u64 = 1_000_000;
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().expect(variable))
+}
+
+#[test]
+fn kills_at_random_moments_lose_nothing_double_nothing_and_invent_nothing() {
+    let rounds = number("KILN_CRASH_ROUNDS").unwrap_or(30);
+    let seed = number("KILN_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("KILN_CRASH_SEED={seed} KILN_CRASH_ROUNDS={rounds}");
+    let mut rng = Rng::with_seed(seed);
+    let folder = Folder::new();
+    let started = Instant::now();
+    let kills = kill_at_random(&folder, &mut rng, rounds);
+    let killed = started.elapsed();
+
+    let kiln = folder.kiln();
+    let last = runtime(&kiln, &folder, 8).start().unwrap();
+    drained(&kiln);
+    let report = last.stop();
+    assert_eq!((report.cut, report.unwritten), (0, 0));
+    println!("{kills} kills in {killed:?}, drained in {:?}", started.elapsed() - killed);
+
+    let jobs = kiln.list(Filter::new().limit(u32::MAX)).unwrap();
+    let story = folder.log().read();
+    check(&story, &jobs);
+    tell(&story, &jobs);
+    drop(kiln);
+    folder.assert_whole();
+    folder.assert_nothing_left_behind();
+}
+
+/// Two or three workers and an enqueuer on a file that is new; says how many of them were killed.
+fn kill_at_random(folder: &Folder, rng: &mut Rng, rounds: u64) -> u64 {
+    let worker = |rng: &mut Rng| Some(Child::worker(folder, rng.usize(1..=4)));
+    let enqueuer = |rng: &mut Rng| Child::start(folder, Role::Enqueuer { seed: rng.u64(..) });
+    let mut workers = [worker(rng), worker(rng), worker(rng)];
+    let mut source = enqueuer(rng);
+    let mut kills = 0;
+    while kills < rounds {
+        // Many die while they start.
+        let wait = if rng.u8(..3) == 0 { rng.u64(..40) } else { rng.u64(40..400) };
+        thread::sleep(Duration::from_millis(wait));
+        match rng.u8(..12) {
+            0..3 => {
+                source.kill(folder);
+                source = enqueuer(rng);
+                kills += 1;
+            }
+            3 => {
+                for child in workers.iter_mut().filter_map(Option::take) {
+                    child.kill(folder);
+                    kills += 1;
+                }
+            }
+            _ => {
+                let slot = rng.usize(..workers.len());
+                if let Some(child) = workers[slot].take() {
+                    child.kill(folder);
+                    kills += 1;
+                }
+                if rng.bool() {
+                    // Its place stays empty for a while.
+                    continue;
+                }
+            }
+        }
+        for slot in workers.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = worker(rng);
+        }
+    }
+    source.kill(folder);
+    for child in workers.into_iter().flatten() {
+        child.kill(folder);
+        kills += 1;
+    }
+    kills + 1
+}
+
+/// The life of the enqueuer: a job or three at a time, each written down before and after.
+pub fn enqueue(folder: &Folder, seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let kiln = folder.kiln();
+    let log = folder.log();
+    for n in 0_u64.. {
+        thread::sleep(Duration::from_millis(rng.u64(..30)));
+        if n % 8 == 0 {
+            // The workers shall be busy, but not for ever.
+            while unfinished(&kiln).total() > 50 {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let batch = if rng.u8(..8) == 0 { 3 } else { 1 };
+        let keys: Vec<String> = (0..batch).map(|i| format!("{}/{n}/{i}/{batch}", process::id())).collect();
+        keys.iter().for_each(|key| log.try_enqueue(key));
+        let jobs = keys.iter().map(|key| draw(&mut rng, key));
+        let ids: Vec<i64> = match batch {
+            1 => jobs.map(|job| kiln.enqueue(job).unwrap().id).collect(),
+            _ => kiln.enqueue_many(jobs).unwrap().iter().map(|job| job.id).collect(),
+        };
+        keys.iter().zip(ids).for_each(|(key, id)| log.enqueued(key, id));
+    }
+}
+
+fn draw(rng: &mut Rng, key: &str) -> NewJob {
+    let times = |rng: &mut Rng| rng.u64(..5).saturating_sub(2);
+    let mood = Mood {
+        key: key.to_owned(),
+        millis: if rng.bool() { 0 } else { rng.u64(..=200) },
+        snoozes: times(rng),
+        failures: if rng.u8(..16) == 0 { HOPELESS } else { times(rng) },
+        ends: [Ends::Complete, Ends::Complete, Ends::Record, Ends::Cancel][rng.usize(..4)],
+    };
+    let hopeless = mood.failures == HOPELESS;
+    let job = Moody::job(mood).priority(rng.i64(0..10));
+    let job = if hopeless { job.max_attempts(3) } else { job };
+    if rng.u8(..4) == 0 { job.schedule_in(Duration::from_millis(rng.u64(..200))) } else { job }
+}
+
+fn check(story: &Story, jobs: &[Job]) {
+    story.assert_orderly();
+    let mood = |job: &Job| -> Mood { job.args.decode().unwrap() };
+    let ids: HashMap<String, i64> = jobs.iter().map(|job| (mood(job).key, job.id)).collect();
+    assert_eq!(ids.len(), jobs.len(), "no job is there twice");
+    for (key, (id, _)) in &story.enqueued {
+        assert_eq!(ids.get(key), Some(id), "{key} was enqueued, and is lost");
+    }
+    for key in ids.keys() {
+        assert!(story.tried.contains(key), "{key} was never enqueued");
+        let (batch, size) = batch_of(key);
+        let there = (0..size).filter(|i| ids.contains_key(&format!("{batch}/{i}/{size}"))).count();
+        assert_eq!(there, size, "a batch is stored as a whole: {key}");
+    }
+    let unanswered = jobs.len() - story.enqueued.len();
+    assert!(unanswered <= 3 * story.kills.len(), "only a kill keeps an answer back");
+    let known: HashSet<i64> = jobs.iter().map(|job| job.id).collect();
+    assert!(story.executions.iter().all(|execution| known.contains(&execution.id)), "what ran is a job");
+    jobs.iter().for_each(|job| check_job(story, job, &mood(job)));
+}
+
+fn batch_of(key: &str) -> (&str, usize) {
+    let (rest, size) = key.rsplit_once('/').unwrap();
+    (rest.rsplit_once('/').unwrap().0, size.parse().unwrap())
+}
+
+/// What came of a job is what it was asked for, whatever died under it on the way.
+fn check_job(story: &Story, job: &Job, mood: &Mood) {
+    let abandoned = abandonments(job);
+    for error in &abandoned {
+        let killed = story.kills.keys().any(|&pid| error.contains(&format!("{:?}", node(pid))));
+        assert!(killed, "only the killed leave jobs behind: {job:?}");
+    }
+    let crashes = abandoned.len() as u64;
+    let executions = story.of(job.id);
+    let outcomes = |how: &str| {
+        let ended = executions.iter().filter_map(|execution| execution.ended.as_ref());
+        ended.filter(|(_, outcome)| outcome == how).count() as u64
+    };
+    let attempts = job.attempt.unsigned_abs();
+    if mood.failures == HOPELESS {
+        assert_eq!((job.state, attempts, failures(job) + crashes), (State::Discarded, 3, 3), "{job:?}");
+        assert!(executions.len() as u64 <= 3 + snoozed(job), "{job:?}");
+        assert!(rescued(job) == crashes || rescued(job) + 1 == crashes, "{job:?}");
+        return;
+    }
+    let (state, errors) = match mood.ends {
+        Ends::Complete | Ends::Record => (State::Completed, mood.failures + crashes),
+        Ends::Cancel => (State::Cancelled, mood.failures + crashes + 1),
+    };
+    assert_eq!(job.state, state, "{job:?}");
+    assert_eq!(job.errors.len() as u64, errors, "{job:?}");
+    assert_eq!((snoozed(job), failures(job), rescued(job)), (mood.snoozes, mood.failures, crashes), "{job:?}");
+    assert_eq!(attempts, 1 + mood.failures + crashes, "every claim is accounted for: {job:?}");
+    let record: Option<String> = job.recorded().unwrap();
+    assert_eq!(record, (mood.ends == Ends::Record).then(|| mood.key.clone()), "{job:?}");
+
+    let wanted = 1 + mood.snoozes + mood.failures;
+    let ran = executions.len() as u64;
+    assert!((wanted..=wanted + crashes).contains(&ran), "it ran {ran} times, {wanted} were wanted: {job:?}");
+    assert!(outcomes("snooze") >= mood.snoozes && outcomes("failure") >= mood.failures, "{job:?}");
+    let last = executions.last().and_then(|execution| execution.ended.as_ref()).map(|(_, how)| how.as_str());
+    assert!(matches!(last, Some("complete" | "record" | "cancel")), "its last execution ended it: {job:?}");
+}
+
+/// Numbers for whoever reads along.
+fn tell(story: &Story, jobs: &[Job]) {
+    let mut waits: Vec<u64> = Vec::new();
+    for error in jobs.iter().flat_map(|job| &job.errors) {
+        let killed = story.kills.iter().find(|(pid, _)| error.error.contains(&format!("{:?}", node(**pid))));
+        let rescued = error.at.as_microsecond().unsigned_abs();
+        waits.extend(killed.map(|(_, kill)| rescued.saturating_sub(kill.micros) / 1000));
+    }
+    waits.sort_unstable();
+    let [median, most] = [waits.get(waits.len() / 2), waits.last()].map(|wait| wait.copied().unwrap_or_default());
+    let cut = story.executions.iter().filter(|execution| execution.ended.is_none()).count();
+    println!(
+        "{} jobs, {} executions, {cut} cut off, {} attempts rescued, {median} ms (median) to {most} ms after the kill",
+        jobs.len(),
+        story.executions.len(),
+        waits.len(),
+    );
+}

@@ -1,0 +1,174 @@
+//! Whose process is dead, and whose only looks like it.
+
+use std::time::{Duration, Instant};
+
+use kiln::{Kiln, State, Worker};
+
+use crate::child::{Child, LONELY, Role};
+use crate::folder::{Folder, finished, job, wait_for};
+use crate::workers::{Bomb, Deaf, Held, Mood, Moody, abandonments, rescued, runtime};
+
+/// What is promised is a second; this is for machines that have much else to do.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Enqueues held jobs, and waits until all of them run in that child.
+fn hold(folder: &Folder, kiln: &Kiln, child: &Child, count: usize) -> Vec<i64> {
+    let ids: Vec<i64> = (0..count).map(|_| kiln.enqueue(Held::job(())).unwrap().id).collect();
+    wait_for("held jobs", || {
+        let story = folder.log().read();
+        ids.iter().all(|id| story.of(*id).iter().any(|execution| execution.pid == child.pid())).then_some(())
+    });
+    ids
+}
+
+/// Waits until all of these have been started by this process, the test's own.
+fn started_here(folder: &Folder, ids: &[i64]) {
+    let here = std::process::id();
+    wait_for("the rescue", || {
+        let story = folder.log().read();
+        ids.iter().all(|id| story.of(*id).iter().any(|execution| execution.pid == here)).then_some(())
+    });
+}
+
+#[test]
+fn jobs_of_a_killed_process_run_again_within_a_second_of_the_next_start() {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let child = Child::worker(&folder, 4);
+    let ids = hold(&folder, &kiln, &child, 4);
+    child.kill(&folder);
+
+    let start = Instant::now();
+    let next = runtime(&kiln, &folder, 4).start().unwrap();
+    started_here(&folder, &ids);
+    let took = start.elapsed();
+    println!("run again {took:?} after the next start");
+    assert!(took < SOON, "{took:?}");
+
+    folder.release();
+    for id in ids {
+        let job = finished(&kiln, id);
+        assert_eq!((job.state, job.attempt, rescued(&job)), (State::Completed, 2, 1));
+        assert_eq!((job.errors.len(), abandonments(&job).len(), job.errors[0].attempt), (1, 1, 1));
+    }
+    next.stop();
+    folder.log().read().assert_orderly();
+}
+
+#[test]
+fn jobs_of_a_killed_process_run_again_within_the_next_ticks_of_one_that_lives() {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let child = Child::worker(&folder, 4);
+    let ids = hold(&folder, &kiln, &child, 3);
+    let other = runtime(&kiln, &folder, 4).start().unwrap();
+
+    let kill = Instant::now();
+    child.kill(&folder);
+    started_here(&folder, &ids);
+    let took = kill.elapsed();
+    println!("run again {took:?} after the kill");
+    assert!(took < SOON, "{took:?}");
+
+    folder.release();
+    ids.iter().for_each(|id| assert_eq!(finished(&kiln, *id).attempt, 2));
+    other.stop();
+    folder.log().read().assert_orderly();
+}
+
+/// Kills a process that holds a job on a queue of its own, and waits until somebody has rescued it: a proof that the
+/// dead are looked for at this very time.
+pub fn prove_that_the_dead_are_looked_for(folder: &Folder, kiln: &Kiln) {
+    let loner = Child::start(folder, Role::Loner { threads: 1 });
+    let id = kiln.enqueue(Deaf::job(()).queue(LONELY)).unwrap().id;
+    wait_for("the bait", || folder.log().read().of(id).first().map(|_| ()));
+    loner.kill(folder);
+    wait_for("the rescue of the bait", || (rescued(&job(kiln, id)) == 1).then_some(()));
+    assert_eq!(kiln.cancel(id).unwrap(), 1);
+}
+
+#[test]
+#[cfg_attr(not(unix), ignore = "needs a signal that stops a process")]
+fn a_job_is_never_rescued_while_its_process_lives_even_stopped() {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let child = Child::worker(&folder, 1);
+    let ids = hold(&folder, &kiln, &child, 1);
+    let other = runtime(&kiln, &folder, 2).start().unwrap();
+    prove_that_the_dead_are_looked_for(&folder, &kiln);
+
+    child.signal("STOP");
+    let stopped = Instant::now();
+    while stopped.elapsed() < Duration::from_secs(3) {
+        prove_that_the_dead_are_looked_for(&folder, &kiln);
+        assert_eq!(job(&kiln, ids[0]).state, State::Executing);
+    }
+    child.signal("CONT");
+    prove_that_the_dead_are_looked_for(&folder, &kiln);
+
+    folder.release();
+    let held = finished(&kiln, ids[0]);
+    assert_eq!((held.state, held.attempt, held.errors.len()), (State::Completed, 1, 0));
+    other.stop();
+    let story = folder.log().read();
+    assert_eq!(story.of(ids[0]).len(), 1);
+    story.assert_orderly();
+}
+
+/// Where age is made to count, a job is taken from a process that lives: its late ack must be void.
+#[test]
+#[cfg_attr(not(unix), ignore = "needs a signal that stops a process")]
+fn the_ack_of_a_process_taken_for_dead_changes_nothing() {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let mut child = Child::worker(&folder, 1);
+    let id = hold(&folder, &kiln, &child, 1)[0];
+    child.signal("STOP");
+    let hasty = runtime(&kiln, &folder, 1).rescue_after(Duration::ZERO).start().unwrap();
+    started_here(&folder, &[id]);
+    let second = job(&kiln, id);
+    assert_eq!((second.state, second.attempt, second.errors.len()), (State::Executing, 2, 1));
+
+    child.signal("CONT");
+    folder.release_those_of(child.pid());
+    child.order("stop");
+    assert!(child.says("stopped").ends_with(" 0 0"), "it has written its acks");
+    assert!(child.exit().success());
+    assert!(folder.log().read().of(id)[0].ended.is_some(), "it came to its end there");
+    assert_eq!(job(&kiln, id), second, "the row is as it was");
+
+    folder.release();
+    assert_eq!(finished(&kiln, id).attempt, 2);
+    hasty.stop();
+    folder.assert_nothing_left_behind();
+}
+
+#[test]
+fn a_job_that_kills_its_process_at_every_attempt_ends_discarded() {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let bomb = kiln.enqueue(Bomb::job(())).unwrap().id;
+    let bystander = kiln.enqueue(Moody::job(Mood { millis: 10, ..Mood::default() })).unwrap().id;
+    let mut nodes = Vec::new();
+    for attempt in 1..=Bomb::MAX_ATTEMPTS {
+        let mut child = Child::worker(&folder, 2);
+        nodes.push(crate::folder::node(child.pid()));
+        assert!(!child.exit().success());
+        let job = job(&kiln, bomb);
+        assert_eq!((job.state, job.attempt), (State::Executing, attempt), "the claim counts, whatever comes after it");
+    }
+    let last = runtime(&kiln, &folder, 2).start().unwrap();
+    let job = finished(&kiln, bomb);
+    assert_eq!((job.state, job.attempt), (State::Discarded, 3));
+    assert!(job.discarded_at.is_some());
+    for (n, error) in job.errors.iter().enumerate() {
+        assert_eq!(error.attempt, n as i64 + 1);
+        assert!(error.error.starts_with("abandoned: the process of runtime"), "{error:?}");
+        assert!(error.error.contains(&nodes[n]), "{error:?} is about {}", nodes[n]);
+    }
+    assert_eq!(job.errors.len(), 3);
+    assert_eq!(finished(&kiln, bystander).state, State::Completed);
+    last.stop();
+    assert_eq!(folder.log().read().of(bomb).len(), 3);
+    folder.assert_nothing_left_behind();
+}

@@ -1,0 +1,153 @@
+//! What the jobs of these tests do. All of them write down when an execution starts and when it ends.
+
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use kiln::{Failure, Job, Kiln, Outcome, Running, RuntimeBuilder, Worker};
+use serde::{Deserialize, Serialize};
+
+use crate::folder::Folder;
+use crate::log::Log;
+
+/// A runtime with all of these workers, and so many threads.
+pub fn runtime(kiln: &Kiln, folder: &Folder, threads: usize) -> RuntimeBuilder {
+    runtime_of(kiln, folder, "default", threads)
+}
+
+pub fn runtime_of(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> RuntimeBuilder {
+    let folder = Folder::at(folder.path());
+    let log = Arc::new(folder.log());
+    kiln.runtime()
+        .queue(queue, threads)
+        .worker(Moody { log: Arc::clone(&log) })
+        .worker(Held { log: Arc::clone(&log), folder })
+        .worker(Deaf { log: Arc::clone(&log) })
+        .worker(Bomb { log })
+}
+
+/// Snoozes and fails as often as it is told, then ends as it is told.
+pub struct Moody {
+    log: Arc<Log>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Mood {
+    pub key: String,
+    pub millis: u64,
+    pub snoozes: u64,
+    pub failures: u64,
+    pub ends: Ends,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ends {
+    #[default]
+    Complete,
+    Record,
+    Cancel,
+}
+
+impl Worker for Moody {
+    const NAME: &'static str = "moody";
+    const MAX_ATTEMPTS: i64 = 1000;
+    type Args = Mood;
+
+    fn process(&self, job: &Running<Mood>) -> Result<Outcome, Failure> {
+        self.log.start(job.fence());
+        if job.args.millis > 0 {
+            thread::sleep(Duration::from_millis(job.args.millis));
+        }
+        let (snoozed, failed) = (snoozed(job), failures(job));
+        let (how, outcome) = if snoozed < job.args.snoozes && snoozed <= failed {
+            ("snooze", Ok(Outcome::snooze(Duration::from_millis(30))))
+        } else if failed < job.args.failures {
+            ("failure", Err("not in the mood".into()))
+        } else if snoozed < job.args.snoozes {
+            ("snooze", Ok(Outcome::snooze(Duration::ZERO)))
+        } else {
+            match job.args.ends {
+                Ends::Complete => ("complete", Ok(Outcome::Complete)),
+                Ends::Record => ("record", Ok(Outcome::record(&job.args.key)?)),
+                Ends::Cancel => ("cancel", Ok(Outcome::cancel("enough"))),
+            }
+        };
+        self.log.end(job.fence(), how);
+        outcome
+    }
+
+    fn backoff(&self, job: &Job) -> Option<Duration> {
+        Some(Duration::from_millis(10 * job.attempt.unsigned_abs().min(10)))
+    }
+}
+
+pub fn snoozed(job: &Job) -> u64 {
+    job.meta.get("snoozed").and_then(|count| count.as_u64()).unwrap_or(0)
+}
+
+pub fn rescued(job: &Job) -> u64 {
+    job.meta.get("rescued").and_then(|count| count.as_u64()).unwrap_or(0)
+}
+
+/// The errors that say that the process of an attempt died.
+pub fn abandonments(job: &Job) -> Vec<&str> {
+    let errors = job.errors.iter().map(|error| error.error.as_str());
+    errors.filter(|error| error.starts_with("abandoned: the process of runtime")).collect()
+}
+
+/// The errors that the worker itself returned.
+pub fn failures(job: &Job) -> u64 {
+    job.errors.iter().filter(|error| error.error == "not in the mood").count() as u64
+}
+
+/// Runs until the folder is released or somebody asks it to leave.
+pub struct Held {
+    log: Arc<Log>,
+    folder: Folder,
+}
+
+impl Worker for Held {
+    const NAME: &'static str = "held";
+    type Args = ();
+
+    fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+        self.log.start(job.fence());
+        let waited = job.poll(Duration::from_millis(5), || self.folder.is_released().then_some(()));
+        self.log.end(job.fence(), if waited.is_ok() { "released" } else { "asked-to-leave" });
+        Ok(waited?.into())
+    }
+}
+
+/// Runs for ever, and hears nobody.
+pub struct Deaf {
+    log: Arc<Log>,
+}
+
+impl Worker for Deaf {
+    const NAME: &'static str = "deaf";
+    type Args = ();
+
+    fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+        self.log.start(job.fence());
+        loop {
+            thread::park();
+        }
+    }
+}
+
+/// Takes its process along.
+pub struct Bomb {
+    log: Arc<Log>,
+}
+
+impl Worker for Bomb {
+    const NAME: &'static str = "bomb";
+    const MAX_ATTEMPTS: i64 = 3;
+    type Args = ();
+
+    fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+        self.log.start(job.fence());
+        process::abort()
+    }
+}
