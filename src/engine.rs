@@ -37,8 +37,8 @@ pub(crate) trait Engine: Send + Sync {
     /// Makes a batch of due jobs of these queues available.
     fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged>;
 
-    /// Abandons the attempts whose runtime is dead, a batch of them.
-    fn rescue(&self, now: Timestamp, batch: u32) -> Result<Rescued>;
+    /// Abandons the attempts whose runtime is dead, and discards available jobs without an attempt left; a batch of them.
+    fn rescue(&self, now: Timestamp, batch: u32) -> Result<u64>;
 
     /// Abandons the attempts claimed before `before`, whoever owns them: where liveness cannot be told.
     fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64>;
@@ -86,13 +86,6 @@ pub(crate) trait Engine: Send + Sync {
 pub(crate) struct Staged {
     pub staged: u64,
     pub next_due: Option<Timestamp>,
-}
-
-/// Attempts abandoned, and whether there are runtimes elsewhere whose death would concern us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rescued {
-    pub rescued: u64,
-    pub others: bool,
 }
 
 /// A job that ended before the time given for its state may be pruned; `None` keeps it for ever.

@@ -130,8 +130,8 @@ impl KilnBuilder {
             Place::Memory => (Sqlite::in_memory(&self.options)?, "memory".to_owned()),
         };
         // The jobs of the dead are shown as what they are: waiting. A runtime looks again, so a failure may pass here.
-        if let Ok(rescued) = engine.rescue(self.clock.now(), 500) {
-            self.observers.count(rescued.rescued, |count| Event::Rescued { count });
+        if let Ok(count) = engine.rescue(self.clock.now(), 500) {
+            self.observers.count(count, |count| Event::Rescued { count });
         }
         let node = self.node.unwrap_or_else(host_name);
         Ok(Kiln(Arc::new(Inner {

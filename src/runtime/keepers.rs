@@ -34,7 +34,6 @@ pub(super) struct Keepers {
     /// When the next job is due, as far as is known.
     due: Due,
     prune: Instant,
-    others: bool,
     /// What the engine's version was at the last look.
     version: Option<i64>,
 }
@@ -49,7 +48,7 @@ enum Due {
 impl Keepers {
     pub fn new(house: Arc<House>) -> Self {
         let now = Instant::now();
-        Self { house, look: now, soon: None, due: Due::Unknown, prune: now, others: true, version: None }
+        Self { house, look: now, soon: None, due: Due::Unknown, prune: now, version: None }
     }
 
     /// The life of the scheduler thread.
@@ -96,16 +95,10 @@ impl Keepers {
         let changed = self.changed_elsewhere();
         if changed {
             self.due = Due::Unknown;
-            self.others = true;
             self.house.lanes.iter().for_each(|lane| lane.ring());
             self.cancel();
         }
-        if self.others
-            && let Ok(rescued) = self.house.engine().rescue(self.house.now(), RESCUE_BATCH)
-        {
-            self.others = rescued.others;
-            self.house.observers().count(rescued.rescued, |count| Event::Rescued { count });
-        }
+        self.house.rescue();
         if let Some(age) = self.house.settings.rescue_after {
             let now = self.house.now();
             let before = now.checked_sub(age).unwrap_or(Timestamp::MIN);
@@ -187,10 +180,14 @@ impl Keepers {
 impl House {
     /// What a runtime that starts does at once: rescue, before it claims.
     pub fn first_look(&self) {
-        if let Ok(rescued) = self.engine().rescue(self.now(), RESCUE_BATCH) {
-            self.observers().count(rescued.rescued, |count| Event::Rescued { count });
-        }
+        self.rescue();
         self.ring_all();
+    }
+
+    fn rescue(&self) {
+        if let Ok(count) = self.engine().rescue(self.now(), RESCUE_BATCH) {
+            self.observers().count(count, |count| Event::Rescued { count });
+        }
     }
 
     fn ring_all(&self) {

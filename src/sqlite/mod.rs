@@ -26,7 +26,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::bell::Bell;
-use crate::engine::{Crew, Cutoffs, Engine, Member, News, Rescued, Staged};
+use crate::engine::{Crew, Cutoffs, Engine, Member, News, Staged};
 use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
 use crate::job::{Changes, Counts, Fence, Filter, Job, Note, Notes, Ready, Which};
@@ -176,28 +176,25 @@ impl Engine for Sqlite {
         Ok(Staged { staged, next_due: self.read(|conn| keep::next_due(conn, queues))? })
     }
 
-    fn rescue(&self, now: Timestamp, batch: u32) -> Result<Rescued> {
+    fn rescue(&self, now: Timestamp, batch: u32) -> Result<u64> {
         self.live.refresh();
         let (executing, members, exhausted) =
             self.read(|conn| Ok((keep::executing(conn)?, look::members(conn)?, keep::any_exhausted(conn)?)))?;
         let owners = executing.iter().map(|attempt| attempt.runtime.clone());
-        let known: HashSet<String> = owners.chain(members.into_iter().map(|member| member.id)).collect();
-        let elsewhere: Vec<String> = known.into_iter().filter(|id| !self.live.is_here(id)).collect();
-        let dead: HashSet<String> = elsewhere.iter().filter(|id| self.live.is_dead(id)).cloned().collect();
+        let mut dead: HashSet<String> = owners.chain(members.into_iter().map(|member| member.id)).collect();
+        dead.retain(|id| self.live.is_dead(id));
         if dead.is_empty() && !exhausted {
-            return Ok(Rescued { rescued: 0, others: !elsewhere.is_empty() });
+            return Ok(0);
         }
         let mut attempts: Vec<Executing> =
             executing.into_iter().filter(|attempt| dead.contains(&attempt.runtime)).collect();
         // A runtime is forgotten, and its sidecar with it, only once nothing of it is left.
-        let all = attempts.len() <= batch as usize;
+        let forget = if attempts.len() <= batch as usize { dead } else { HashSet::new() };
         attempts.truncate(batch as usize);
-        let others = !all || elsewhere.len() > dead.len();
-        let forget = if all { dead } else { HashSet::new() };
         let rescue = Rescue { attempts, forget, why: Why::Dead, now, batch, rescued: 0 };
         let rescue = self.writer.write(Need::Ride, rescue)?;
         rescue.forget.iter().for_each(|id| self.live.bury(id));
-        Ok(Rescued { rescued: rescue.rescued, others })
+        Ok(rescue.rescued)
     }
 
     fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64> {

@@ -46,7 +46,9 @@ impl Peers {
             return;
         }
         let mut known = self.known.lock();
-        if known.looked.is_none_or(|looked| looked.elapsed() > TRUSTED) {
+        // A lost wake-up costs an enqueue little, but somebody waits for a cancel.
+        let urgent = !news.cancelling.is_empty();
+        if urgent || known.looked.is_none_or(|looked| looked.elapsed() > TRUSTED) {
             // A failed look is no reason to fail a commit that is done.
             known.elsewhere = known.look(conn).unwrap_or_default();
             known.looked = Some(Instant::now());
