@@ -126,6 +126,9 @@ pub(crate) trait Crew: Send + Sync {
     /// Something was committed that may concern this runtime and that it has not gathered for.
     fn hear(&self, news: &News);
 
+    /// Whoever ran the transactions until now has other things to do: somebody of this runtime is to ask for a turn.
+    fn carry_on(&self);
+
     /// How it is doing.
     fn pulse(&self) -> Pulse;
 }

@@ -9,34 +9,32 @@ use super::lane::Task;
 use super::panics::catch;
 use crate::Job;
 use crate::event::Event;
-use crate::job::{Ack, End, backoff};
+use crate::job::{End, backoff};
 use crate::worker::{Control, Entry, Reason, Reporter};
 use crate::{Failure, Outcome, observing};
 
 /// The life of a worker thread.
 pub(super) fn work(house: &Arc<House>, lane: usize) {
     while let Some(task) = house.lanes[lane].next() {
-        let Some((ack, job)) = execute(house, &task) else {
+        let end = execute(house, &task);
+        if house.settle(task.fence, end).is_none() {
             // Written off: another thread has this one's place.
             house.unstuck();
             return;
-        };
+        }
         drop(task);
-        house.acknowledge(ack, job);
         house.lanes[lane].done();
         house.engine().turn();
     }
 }
 
-/// Executes a task; `None` when its attempt was written off meanwhile.
-fn execute(house: &Arc<House>, task: &Task) -> Option<(Ack, Arc<Job>)> {
-    let end = match house.workers.get(&task.job.worker) {
+fn execute(house: &Arc<House>, task: &Task) -> End {
+    match house.workers.get(&task.job.worker) {
         // Cancelled or stopped before it began: it is as if it had never been claimed.
         _ if task.flag.is_raised() => End::Interrupted,
         Some(worker) => run(house, task, &**worker),
         None => End::Interrupted,
-    };
-    house.end(task.fence).map(|(attempt, job)| (attempt.ack(end, house.now()), job))
+    }
 }
 
 fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {

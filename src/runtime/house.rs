@@ -27,9 +27,8 @@ pub(super) struct House {
     pub lanes: Vec<Lane>,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
-    acks: Mutex<Vec<(Ack, Arc<Job>)>>,
-    /// Whose acks are in the transaction that is being run, and what came of those in the last.
-    in_turn: Mutex<Vec<Arc<Job>>>,
+    acks: Mutex<Acks>,
+    /// What came of those that were written last.
     acked: Mutex<Vec<Event>>,
     runs: Mutex<HashMap<i64, Run>>,
     /// Rung whenever a run ends.
@@ -39,6 +38,13 @@ pub(super) struct House {
     stuck: AtomicUsize,
     stopping: AtomicBool,
     itself: Weak<House>,
+}
+
+#[derive(Default)]
+struct Acks {
+    waiting: Vec<(Ack, Arc<Job>)>,
+    /// Whose acks are in the transaction that is being run.
+    in_turn: Vec<Arc<Job>>,
 }
 
 /// A claimed attempt, until it is acknowledged.
@@ -70,7 +76,6 @@ impl House {
             lanes: queues.iter().map(|(queue, limit)| Lane::new(queue, *limit)).collect(),
             alarm: Alarm::default(),
             acks: Mutex::default(),
-            in_turn: Mutex::default(),
             acked: Mutex::default(),
             runs: Mutex::default(),
             ended: Condvar::new(),
@@ -104,15 +109,16 @@ impl House {
 
     /// Whether a transaction would have something to do.
     pub fn has_business(&self) -> bool {
-        !self.acks.lock().is_empty() || (self.claiming() && self.lanes.iter().any(Lane::wants))
+        self.unwritten() > 0 || (self.claiming() && self.lanes.iter().any(Lane::wants))
     }
 
     pub fn unwritten(&self) -> usize {
-        self.acks.lock().len()
+        let acks = self.acks.lock();
+        acks.waiting.len() + acks.in_turn.len()
     }
 
-    pub fn acknowledge(&self, ack: Ack, job: Arc<Job>) {
-        self.acks.lock().push((ack, job));
+    fn acknowledge(&self, ack: Ack, job: Arc<Job>) {
+        self.acks.lock().waiting.push((ack, job));
     }
 
     /// A thread begins a task: from now on its time runs.
@@ -126,17 +132,19 @@ impl House {
         }
     }
 
-    /// Takes the attempt out of the house, for its ack; `None` when somebody else did.
-    pub fn end(&self, fence: Fence) -> Option<(Attempt, Arc<Job>)> {
+    /// Takes the attempt out of the house and its ack in, at once, so that a stop sees one or the other. Says whose lane
+    /// it was; `None` when somebody else was faster.
+    pub fn settle(&self, fence: Fence, end: End) -> Option<usize> {
         let mut runs = self.runs.lock();
         if runs.get(&fence.id).is_none_or(|run| run.attempt.fence != fence) {
             return None;
         }
-        let run = runs.remove(&fence.id);
+        let Run { attempt, job, lane, .. } = runs.remove(&fence.id)?;
+        self.acknowledge(attempt.ack(end, self.now()), job);
         if runs.is_empty() {
             self.ended.notify_all();
         }
-        run.map(|run| (run.attempt, run.job))
+        Some(lane)
     }
 
     /// A thread that was written off has come back after all.
@@ -166,7 +174,7 @@ impl House {
     /// Gives back the jobs that no thread has begun; says how many.
     pub fn give_back_ready(&self) -> usize {
         let tasks: Vec<Task> = self.lanes.iter().flat_map(Lane::clear).collect();
-        tasks.iter().filter_map(|task| self.end(task.fence)).map(|(attempt, job)| self.release(attempt, job)).count()
+        tasks.iter().filter_map(|task| self.settle(task.fence, End::Interrupted)).count()
     }
 
     /// Gives back the jobs that still run; says how many. Their threads are on their own.
@@ -176,11 +184,11 @@ impl House {
             self.lanes[run.lane].write_off();
             self.stuck.fetch_add(1, Ordering::AcqRel);
         }
-        runs.into_iter().map(|run| self.release(run.attempt, run.job)).count()
-    }
-
-    fn release(&self, attempt: Attempt, job: Arc<Job>) {
-        self.acknowledge(attempt.ack(End::Interrupted, self.now()), job);
+        let count = runs.len();
+        for run in runs {
+            self.acknowledge(run.attempt.ack(End::Interrupted, self.now()), run.job);
+        }
+        count
     }
 
     /// Looks after those whose time is up: first they are asked to leave, then written off. Says when to look again.
@@ -225,16 +233,19 @@ impl House {
     }
 
     fn write_off(&self, fence: Fence) {
-        let lane = self.runs.lock().get(&fence.id).map(|run| run.lane);
-        if let (Some(lane), Some((attempt, job))) = (lane, self.end(fence)) {
-            let grace = self.settings.timeout_grace;
-            let error =
-                format!("timed out and stuck: asked to leave, it did not within {grace:?}; its thread is written off");
-            let delay = execute::default_backoff(attempt.fence.attempt, attempt.max_attempts);
+        let Some((job, limit)) =
+            self.runs.lock().get(&fence.id).map(|run| (Arc::clone(&run.job), run.attempt.max_attempts))
+        else {
+            return;
+        };
+        let grace = self.settings.timeout_grace;
+        let error =
+            format!("timed out and stuck: asked to leave, it did not within {grace:?}; its thread is written off");
+        let delay = execute::default_backoff(fence.attempt, limit);
+        if let Some(lane) = self.settle(fence, End::Failed(error, delay)) {
             self.stuck.fetch_add(1, Ordering::AcqRel);
-            self.observers().tell(|| Event::Stuck { job: (&*job).into() });
-            self.acknowledge(attempt.ack(End::Failed(error, delay), self.now()), job);
             self.lanes[lane].write_off();
+            self.observers().tell(|| Event::Stuck { job: (&*job).into() });
         }
     }
 
@@ -282,13 +293,14 @@ impl Crew for House {
                 demands.push(Demand { queue: Arc::clone(&lane.queue), limit: slots });
             }
         }
-        let (acks, jobs) = std::mem::take(&mut *self.acks.lock()).into_iter().unzip();
-        *self.in_turn.lock() = jobs;
+        let mut pending = self.acks.lock();
+        let (acks, jobs) = std::mem::take(&mut pending.waiting).into_iter().unzip();
+        pending.in_turn = jobs;
         Turn { runtime: Arc::clone(&self.member), now: self.now(), acks, demands }
     }
 
     fn deliver(&self, turn: Turn, done: Done) {
-        let jobs = std::mem::take(&mut *self.in_turn.lock());
+        let jobs = std::mem::take(&mut self.acks.lock().in_turn);
         if self.observers().any() {
             let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
             let events = jobs.into_iter().zip(done.acked).map(event);
@@ -311,8 +323,10 @@ impl Crew for House {
     }
 
     fn give_back(&self, turn: Turn) {
-        let jobs = std::mem::take(&mut *self.in_turn.lock());
-        self.acks.lock().splice(0..0, turn.acks.into_iter().zip(jobs));
+        let mut pending = self.acks.lock();
+        let jobs = std::mem::take(&mut pending.in_turn);
+        pending.waiting.splice(0..0, turn.acks.into_iter().zip(jobs));
+        drop(pending);
         for demand in turn.demands {
             if let Some(lane) = self.lanes.iter().find(|lane| lane.queue == demand.queue) {
                 lane.give_back(demand.limit);
@@ -331,6 +345,10 @@ impl Crew for House {
         self.lanes.iter().filter(|lane| news.rings(&lane.queue)).for_each(Lane::ring);
         self.cancel(&news.cancelling);
         self.alarm.due(news);
+    }
+
+    fn carry_on(&self) {
+        self.alarm.carry_on();
     }
 
     fn pulse(&self) -> Pulse {
@@ -353,6 +371,8 @@ pub(super) struct Alarm {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wake {
     rung: bool,
+    /// Somebody is to ask for a turn.
+    pub carry_on: bool,
     /// Something is due earlier than was planned for.
     pub due: bool,
     /// Another connection is about to commit something.
@@ -365,6 +385,14 @@ pub(super) struct Wake {
 impl Alarm {
     pub fn ring(&self) {
         self.state.lock().rung = true;
+        self.rung.notify_all();
+    }
+
+    pub fn carry_on(&self) {
+        let mut state = self.state.lock();
+        state.rung = true;
+        state.carry_on = true;
+        drop(state);
         self.rung.notify_all();
     }
 

@@ -73,6 +73,9 @@ impl Keepers {
             self.soon = self.soon.map(|soon| soon * 2).filter(|soon| !found && *soon < LOOK);
             self.look = now + self.soon.unwrap_or(LOOK);
         }
+        if wake.carry_on {
+            self.house.engine().turn();
+        }
         if wake.due {
             self.due = Due::Unknown;
         }

@@ -53,12 +53,27 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         let committed = ack.verdict == Verdict::Committed && is_completed(tx.conn, ack.fence)?;
         return Ok(committed.then_some(State::Completed));
     };
-    let settled = ack.settle(&standing, now);
+    settle(tx, ack, &standing, now).map(Some)
+}
+
+/// The same for an executing job that nobody else can write to within this transaction: no fence is needed, and none
+/// would do for a row that something else wrote.
+pub(super) fn abandon(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<State> {
+    let standing = tx
+        .conn
+        .prepare_cached(sql::STANDING)
+        .and_then(|mut select| select.query_one([ack.fence.id], standing))
+        .map_err(failed)?;
+    settle(tx, ack, &standing, now)
+}
+
+fn settle(tx: &mut Tx<'_>, ack: &Ack, standing: &Standing, now: Timestamp) -> Result<State> {
+    let settled = ack.settle(standing, now);
     tx.conn
         .prepare_cached(sql::ACK_SETTLE)
         .and_then(|mut update| {
             update.execute(params![
-                id,
+                ack.fence.id,
                 settled.state.as_str(),
                 settled.attempt,
                 settled.scheduled_at.map(Timestamp::as_microsecond),
@@ -74,7 +89,7 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         (State::Available, _) => tx.news.all_queues = true,
         _ => {}
     }
-    Ok(Some(settled.state))
+    Ok(settled.state)
 }
 
 /// Whether the attempt completed its job by itself.

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::claim::acknowledge;
+use super::claim::abandon;
 use super::verbs::{deleting, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::Cutoffs;
-use crate::job::{Ack, Attempt, End, Fence};
+use crate::job::{Attempt, End, Fence};
 
 pub(super) struct Stage {
     pub queues: Vec<String>,
@@ -78,35 +78,56 @@ pub(super) fn executing(conn: &Connection) -> Result<Vec<Executing>> {
 
 /// Abandons attempts, and forgets the runtimes they belonged to.
 pub(super) struct Rescue {
-    pub attempts: Vec<Executing>,
-    pub forget: HashSet<String>,
-    pub why: Why,
+    pub whose: Whose,
     pub now: Timestamp,
     pub batch: u32,
     pub rescued: u64,
+    /// Of the dead, those of whom nothing is left.
+    pub forgotten: HashSet<String>,
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Why {
-    Dead,
-    Old,
+pub(super) enum Whose {
+    /// Of these runtimes, which are dead.
+    Dead(HashSet<String>),
+    /// Claimed before this time, but by these runtimes, which are here.
+    Older(Timestamp, HashSet<String>),
+}
+
+impl Whose {
+    /// Why an attempt is abandoned; `None` when it is not.
+    fn why(&self, Executing { fence, node, runtime, .. }: &Executing) -> Option<String> {
+        match self {
+            Whose::Dead(dead) if dead.contains(runtime) => {
+                Some(format!("abandoned: the process of runtime {runtime:?} on {node:?} ended during the attempt"))
+            }
+            Whose::Older(before, here) if fence.attempted_at < before.as_microsecond() && !here.contains(runtime) => {
+                Some(format!("abandoned: runtime {runtime:?} on {node:?} executed it for too long"))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Op for Rescue {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.rescued = 0;
-        for Executing { fence, max_attempts, node, runtime } in &self.attempts {
-            let error = match self.why {
-                Why::Dead => {
-                    format!("abandoned: the process of runtime {runtime:?} on {node:?} ended during the attempt")
-                }
-                Why::Old => format!("abandoned: runtime {runtime:?} on {node:?} executed it for too long"),
-            };
-            let attempt = Attempt { fence: *fence, max_attempts: *max_attempts };
-            let ack: Ack = attempt.ack(End::Abandoned(error), self.now);
-            self.rescued += u64::from(acknowledge(tx, &ack, self.now)?.is_some());
+        let mut all = true;
+        for executing in executing(tx.conn)? {
+            let Some(error) = self.whose.why(&executing) else { continue };
+            if self.rescued >= u64::from(self.batch) {
+                all = false;
+                break;
+            }
+            let attempt = Attempt { fence: executing.fence, max_attempts: executing.max_attempts };
+            abandon(tx, &attempt.ack(End::Abandoned(error), self.now), self.now)?;
+            self.rescued += 1;
         }
-        for id in &self.forget {
+        self.forgotten = match &self.whose {
+            // A runtime is forgotten, and its sidecar with it, only once nothing of it is left.
+            Whose::Dead(dead) if all => dead.clone(),
+            _ => HashSet::new(),
+        };
+        for id in &self.forgotten {
             run(tx.conn, sql::LEAVE, [id])?;
         }
         self.rescued += run(tx.conn, sql::DISCARD_EXHAUSTED, (self.now.as_microsecond(), self.batch))? as u64;

@@ -60,7 +60,11 @@ impl Live {
         }
     }
 
-    pub fn is_here(&self, id: &str) -> bool {
+    pub fn here(&self) -> HashSet<String> {
+        self.held.lock().keys().cloned().collect()
+    }
+
+    fn is_here(&self, id: &str) -> bool {
         self.held.lock().contains_key(id)
     }
 

@@ -31,7 +31,7 @@ use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
 use crate::job::{Changes, Counts, Fence, Filter, Job, Note, Notes, Ready, Which};
 use crate::{Durability, Error, Result};
-use keep::{Executing, Prune, Rescue, Stage, Why};
+use keep::{Prune, Rescue, Stage, Whose};
 use live::Live;
 use verbs::{Cancel, Delete, Enqueue, OneRow, Replace, Retry, Sweep, Update};
 use write::{Need, Op, Tx, Writer};
@@ -106,10 +106,12 @@ impl Sqlite {
 
     fn sweep<V: OneRow + 'static>(&self, which: &Which, need: Need, verb: V) -> Result<u64> {
         let mut sweep = Sweep::new(which, verb);
-        while !sweep.done {
+        loop {
             sweep = self.writer.write(need, sweep)?;
+            if let Some(count) = sweep.next() {
+                return Ok(count);
+            }
         }
-        Ok(sweep.count)
     }
 }
 
@@ -180,29 +182,21 @@ impl Engine for Sqlite {
         self.live.refresh();
         let (executing, members, exhausted) =
             self.read(|conn| Ok((keep::executing(conn)?, look::members(conn)?, keep::any_exhausted(conn)?)))?;
-        let owners = executing.iter().map(|attempt| attempt.runtime.clone());
+        let owners = executing.into_iter().map(|attempt| attempt.runtime);
         let mut dead: HashSet<String> = owners.chain(members.into_iter().map(|member| member.id)).collect();
         dead.retain(|id| self.live.is_dead(id));
         if dead.is_empty() && !exhausted {
             return Ok(0);
         }
-        let mut attempts: Vec<Executing> =
-            executing.into_iter().filter(|attempt| dead.contains(&attempt.runtime)).collect();
-        // A runtime is forgotten, and its sidecar with it, only once nothing of it is left.
-        let forget = if attempts.len() <= batch as usize { dead } else { HashSet::new() };
-        attempts.truncate(batch as usize);
-        let rescue = Rescue { attempts, forget, why: Why::Dead, now, batch, rescued: 0 };
+        let rescue = Rescue { whose: Whose::Dead(dead), now, batch, rescued: 0, forgotten: HashSet::new() };
         let rescue = self.writer.write(Need::Ride, rescue)?;
-        rescue.forget.iter().for_each(|id| self.live.bury(id));
+        rescue.forgotten.iter().for_each(|id| self.live.bury(id));
         Ok(rescue.rescued)
     }
 
     fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64> {
-        let mut attempts = self.read(keep::executing)?;
-        let old = |attempt: &Executing| attempt.fence.attempted_at < before.as_microsecond();
-        attempts.retain(|attempt| old(attempt) && !self.live.is_here(&attempt.runtime));
-        attempts.truncate(batch as usize);
-        let rescue = Rescue { attempts, forget: HashSet::new(), why: Why::Old, now, batch, rescued: 0 };
+        let whose = Whose::Older(before, self.live.here());
+        let rescue = Rescue { whose, now, batch, rescued: 0, forgotten: HashSet::new() };
         Ok(self.writer.write(Need::Ride, rescue)?.rescued)
     }
 

@@ -52,6 +52,16 @@ fn create(path: &Path, unusable: &dyn Fn(&str) -> Error) -> Result<()> {
 
 /// A connection for writing, with kiln's tables in place.
 pub(super) fn writer(path: &Path, options: &Options) -> Result<Connection> {
+    connect(path, options).map_err(|error| match error.kind() {
+        // What the database says of itself does not name it.
+        Kind::Busy | Kind::Full | Kind::Storage => {
+            Error::new(error.kind(), format!("cannot open {}", path.display())).because(error)
+        }
+        _ => error,
+    })
+}
+
+fn connect(path: &Path, options: &Options) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(|error| cannot_use(path, error))?;
     conn.busy_timeout(options.patience).map_err(failed)?;

@@ -72,6 +72,9 @@ pub(super) const ACK_STANDING: &str = "
 SELECT attempt, max_attempts, meta, errors, cancel_requested_at FROM kiln_jobs
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
+pub(super) const STANDING: &str = "
+SELECT attempt, max_attempts, meta, errors, cancel_requested_at FROM kiln_jobs WHERE id = ?1";
+
 pub(super) const ACK_SETTLE: &str = "
 UPDATE kiln_jobs SET state = ?2, attempt = ?3, scheduled_at = coalesce(?4, scheduled_at), meta = coalesce(?5, meta),
   errors = coalesce(?6, errors),
@@ -95,9 +98,11 @@ UPDATE kiln_jobs SET state = 'available' WHERE id IN (
   WHERE state IN ('scheduled', 'retryable') AND queue = ?1 AND scheduled_at <= ?2
   ORDER BY scheduled_at LIMIT ?3)";
 
+/// Numbers come before all else: a due time that is none is never due.
 pub(super) const NEXT_DUE: &str = "
 SELECT scheduled_at FROM kiln_jobs INDEXED BY kiln_jobs_due
-WHERE state IN ('scheduled', 'retryable') AND queue = ?1 ORDER BY scheduled_at LIMIT 1";
+WHERE state IN ('scheduled', 'retryable') AND queue = ?1 AND scheduled_at <= 9223372036854775807
+ORDER BY scheduled_at LIMIT 1";
 
 /// The executing jobs are as many as there are slots, on all runtimes together.
 pub(super) const EXECUTING: &str = "

@@ -82,6 +82,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::CLAIM_ONE,
         sql::ACK_COMPLETE,
         sql::ACK_STANDING,
+        sql::STANDING,
         sql::ACK_SETTLE,
         sql::STAGE,
         sql::NOTE_PROGRESS,

@@ -110,17 +110,36 @@ fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
 
 /// A verb applied to many jobs, a batch in each transaction, so that nobody waits long for the lock.
 pub(super) struct Sweep<V> {
-    pub which: Which,
-    pub verb: V,
-    /// Where the next batch begins: a position in the ids, or the last id that matched.
-    pub position: i64,
-    pub done: bool,
-    pub count: u64,
+    which: Which,
+    verb: V,
+    /// What earlier batches came to.
+    so_far: Batch,
+    /// What this batch comes to, should it be committed.
+    batch: Batch,
+}
+
+#[derive(Clone, Copy)]
+struct Batch {
+    /// Where the next one begins: a position in the ids, or the last id that matched.
+    position: i64,
+    done: bool,
+    count: u64,
 }
 
 impl<V> Sweep<V> {
     pub fn new(which: &Which, verb: V) -> Self {
-        Self { which: which.clone(), verb, position: 0, done: false, count: 0 }
+        let position = match which {
+            Which::Ids(_) => 0,
+            Which::Matching(_) => i64::MIN,
+        };
+        let nothing = Batch { position, done: false, count: 0 };
+        Self { which: which.clone(), verb, so_far: nothing, batch: nothing }
+    }
+
+    /// After a commit: the number of jobs, when it was the last batch.
+    pub fn next(&mut self) -> Option<u64> {
+        self.so_far = self.batch;
+        self.so_far.done.then_some(self.so_far.count)
     }
 }
 
@@ -133,24 +152,21 @@ impl<V: OneRow> Op for Sweep<V> {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         let (ids, position) = match &self.which {
             Which::Ids(ids) => {
-                let from = self.position as usize;
+                let from = self.so_far.position as usize;
                 let to = ids.len().min(from + BATCH as usize);
                 (ids[from..to].to_vec(), to as i64)
             }
             Which::Matching(filter) => {
-                let ids = matching(tx.conn, filter, self.position)?;
-                let last = ids.last().copied().unwrap_or(self.position);
+                let ids = matching(tx.conn, filter, self.so_far.position)?;
+                let last = ids.last().copied().unwrap_or(self.so_far.position);
                 (ids, last)
             }
         };
-        let mut count = 0;
+        let mut count = self.so_far.count;
         for &id in &ids {
             count += u64::from(self.verb.apply(tx, id)?);
         }
-        // Only now: the op may be run again after a rollback.
-        self.count += count;
-        self.position = position;
-        self.done = ids.len() < BATCH as usize;
+        self.batch = Batch { position, done: ids.len() < BATCH as usize, count };
         Ok(())
     }
 }

@@ -65,8 +65,9 @@ struct Link {
     synced: Option<bool>,
 }
 
-/// A leader serves others for so many turns before it hands over and returns to its own caller.
-const TURNS: u32 = 16;
+/// A leader runs so many turns before it hands over and returns to its own caller, who is not to be kept by the work of
+/// others for long.
+const TURNS: u32 = 4;
 
 impl Writer {
     pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
@@ -152,12 +153,19 @@ impl Writer {
                 line.led = false;
                 return;
             }
-            if turn >= TURNS
-                && let Some(next) = line.waiting.first()
-            {
-                next.promote();
-                return;
+            if turn < TURNS {
+                continue;
             }
+            match line.waiting.first() {
+                Some(next) => next.promote(),
+                // Only runtimes want more: theirs is the time for it.
+                None => {
+                    line.led = false;
+                    drop(line);
+                    self.crews.read().iter().for_each(|(_, crew)| crew.carry_on());
+                }
+            }
+            return;
         }
     }
 
