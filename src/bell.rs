@@ -96,7 +96,14 @@ impl Ringer {
 
 /// The same, in few words.
 fn everything(news: &News) -> Vec<u8> {
-    let news = News { all_queues: true, queues: Vec::new(), cancelling: vec![0], due: news.due, expected: false };
+    let news = News {
+        all_queues: true,
+        queues: Vec::new(),
+        cancelling: vec![0],
+        due: news.due,
+        crons: news.crons,
+        expected: false,
+    };
     serde_json::to_vec(&news).unwrap_or_default()
 }
 

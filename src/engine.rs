@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::health::{Health, Pulse};
-use crate::job::{Ack, Attempt, Changes, Counts, Fence, Filter, Job, Note, Notes, Ready, State, Which};
+use crate::job::{
+    Ack, Attempt, Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, State, Which,
+};
 
 pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
@@ -50,6 +52,22 @@ pub(crate) trait Engine: Send + Sync {
     fn note(&self, fence: Fence, note: Note) -> Result<bool>;
 
     fn notes(&self, id: i64) -> Result<Notes>;
+
+    /// The cron entries, in the order of their names.
+    fn crons(&self) -> Result<Vec<CronEntry>>;
+
+    /// Adds entries, or redefines those that are there; gives back what they became.
+    fn add_crons(&self, entries: Vec<CronEntry>, now: Timestamp) -> Result<Vec<CronEntry>>;
+
+    /// Pauses or resumes the entry of this name; says whether that changed it.
+    fn pause_cron(&self, name: &str, paused: bool, now: Timestamp) -> Result<bool>;
+
+    /// Deletes the entry of this name; says whether there was one.
+    fn delete_cron(&self, name: &str) -> Result<bool>;
+
+    /// Settles slots and stores their jobs; gives back the jobs of each, or `None` where the entry was not what it had
+    /// been read as any more. Durable when it returns.
+    fn fire(&self, shots: Vec<Shot>) -> Result<Vec<Option<Vec<Job>>>>;
 
     /// Jobs executing somewhere that somebody asked to cancel.
     fn cancelling(&self) -> Result<Vec<i64>>;
@@ -182,6 +200,9 @@ pub(crate) struct News {
     pub due: Option<i64>,
     /// Executing jobs that somebody asked to cancel.
     pub cancelling: Vec<i64>,
+    /// Cron entries were added or changed.
+    #[serde(default)]
+    pub crons: bool,
     /// It is not committed yet, but soon, perhaps.
     #[serde(skip)]
     pub expected: bool,
@@ -189,7 +210,7 @@ pub(crate) struct News {
 
 impl News {
     pub fn is_empty(&self) -> bool {
-        self.queues.is_empty() && !self.all_queues && self.due.is_none() && self.cancelling.is_empty()
+        self.queues.is_empty() && !self.all_queues && self.due.is_none() && self.cancelling.is_empty() && !self.crons
     }
 
     pub fn ring(&mut self, queue: &str) {
@@ -207,6 +228,7 @@ impl News {
         self.all_queues |= other.all_queues;
         self.due = self.due.into_iter().chain(other.due).min();
         self.cancelling.extend(other.cancelling);
+        self.crons |= other.crons;
     }
 
     pub fn due_at(&mut self, at: Timestamp) {

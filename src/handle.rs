@@ -1,5 +1,7 @@
 //! The handle: everything that can be done with a file of jobs but running them.
 
+mod cron;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ struct Inner {
     hooks: Vec<Arc<AfterNew>>,
     node: String,
     place: String,
+    booted: cron::Booted,
 }
 
 /// Opens a file with other settings than the usual ones: [`Kiln::builder`].
@@ -141,6 +144,7 @@ impl KilnBuilder {
             hooks: self.hooks,
             node,
             place,
+            booted: Default::default(),
         })))
     }
 }

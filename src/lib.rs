@@ -59,6 +59,11 @@
 //! With [8 such threads](RuntimeBuilder::max_stuck), the runtime claims no more until one comes back, and
 //! [`health`](Kiln::health) says so.
 //!
+//! # Cron
+//!
+//! Jobs recur by an expression and the clock of a time zone, or at a fixed distance, each slot at most once:
+//! [`CronEntry`] is the guide.
+//!
 //! # What happens when
 //!
 //! | | |
@@ -114,8 +119,8 @@ pub use event::{Event, Subject};
 pub use handle::{Kiln, KilnBuilder};
 pub use health::{Health, Pulse, RuntimeHealth};
 pub use job::{
-    Changes, Counts, Cron, Failure, Fence, Field, Filter, IntoChanges, Job, JobError, Jobs, Json, NewJob, Outcome,
-    Progress, Schedule, State, Unique, backoff,
+    Changes, Counts, Cron, CronEntry, Failure, Fence, Field, Filter, IntoChanges, Job, JobError, Jobs, Json, Missed,
+    NewCron, NewJob, Outcome, Progress, Schedule, State, Unique, backoff,
 };
 pub use runtime::{Report, Runtime, RuntimeBuilder};
 pub use worker::{Cancelled, IntoOutcome, Running, Worker};

@@ -1,5 +1,6 @@
 //! For tests: a clock to turn by hand, and a runtime without threads. Needs the feature `testing`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 pub use crate::clock::ManualClock;
 use crate::engine::{Claimed, Cutoffs, Demand, Engine, Member, Turn};
 use crate::job::{Ack, Attempt, End, Verdict};
+use crate::runtime::Crons;
 use crate::{Fence, Job, Json, Kiln, Outcome, Result};
 
 /// A runtime without threads: the verbs a runtime does by itself, called by hand, at the time of the handle's clock.
@@ -96,6 +98,29 @@ impl Hand {
     pub fn stage(&self, queues: &[&str]) -> Result<u64> {
         let queues: Vec<String> = queues.iter().map(|&queue| queue.to_owned()).collect();
         Ok(self.engine().stage(&queues, self.now(), u32::MAX)?.staged)
+    }
+
+    /// Fires the cron entries that are due; gives back the jobs it made. No entry is due for `@reboot` here.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::testing::{Hand, ManualClock};
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let clock = ManualClock::at("2026-03-02T08:30:00Z".parse()?);
+    /// let kiln = Kiln::memory_builder().clock(&clock).open()?;
+    /// kiln.cron(NewCron::new("@hourly", NewJob::new("app.Digest")))?;
+    ///
+    /// let hand = Hand::new(&kiln, ["app.Digest"]);
+    /// assert_eq!(hand.fire()?.len(), 0);
+    /// clock.advance(Duration::from_secs(30 * 60));
+    /// assert_eq!(hand.fire()?.len(), 1);
+    /// assert_eq!(hand.fire()?.len(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[expect(clippy::missing_errors_doc, reason = "see claim")]
+    pub fn fire(&self) -> Result<Vec<Job>> {
+        Crons::new(&self.kiln, HashSet::new()).tick(self.now())
     }
 
     /// Rescues the jobs of runtimes that are dead; says how many.

@@ -3,9 +3,11 @@
 mod ack;
 pub mod backoff;
 mod cron;
+mod entry;
 mod filter;
 mod json;
 mod new;
+mod new_cron;
 mod outcome;
 mod progress;
 mod recorded;
@@ -22,12 +24,15 @@ use serde_json::{Map, Value};
 pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict};
 pub use ack::{Fence, JobError};
 pub use cron::{Cron, Schedule};
+pub use entry::{CronEntry, Missed};
+pub(crate) use entry::{DueSlots, Shot};
 pub use filter::Jobs;
 pub use filter::{Counts, Filter};
 pub(crate) use filter::{Order, Which};
 pub use json::Json;
 pub use new::NewJob;
 pub(crate) use new::Ready;
+pub use new_cron::NewCron;
 pub use outcome::{Failure, Outcome};
 pub use progress::Progress;
 #[cfg(feature = "testing")]

@@ -163,6 +163,21 @@ impl NewJob {
         self
     }
 
+    /// What the jobs of a cron entry are made from: it says nothing about when one is due, nor whether it is stored.
+    pub(crate) fn template(self) -> Result<Job> {
+        let said = [
+            ("scheduled_at", !matches!(self.due, Due::Now)),
+            ("expires_at", self.expires.is_some()),
+            ("state", self.state.is_some()),
+            ("unique", self.unique.is_some()),
+            ("extra", !self.extra.is_empty()),
+        ];
+        if let Some((field, _)) = said.into_iter().find(|(_, said)| *said) {
+            return Err(Error::invalid(field, format!("the job of a cron entry must leave {field} unsaid")));
+        }
+        Ok(self.build(Timestamp::UNIX_EPOCH, |_| {})?.job)
+    }
+
     /// The row to store, after the hooks and validated, and what to look for before. Its id is 0 until the database gives
     /// one.
     pub(crate) fn build(self, now: Timestamp, hooks: impl FnOnce(&mut Job)) -> Result<Ready> {

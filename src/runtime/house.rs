@@ -379,6 +379,8 @@ pub(super) struct Wake {
     pub expected: bool,
     /// A cancel was asked for, and for whom was not said.
     pub cancelling: bool,
+    /// Cron entries were added or changed.
+    pub crons: bool,
     planned: Option<i64>,
 }
 
@@ -405,10 +407,11 @@ impl Alarm {
         let mut state = self.state.lock();
         let due = news.due.is_some_and(|due| state.planned.is_none_or(|planned| due < planned));
         let cancelling = news.cancelling.contains(&0);
-        if due || cancelling || news.expected {
+        if due || cancelling || news.expected || news.crons {
             state.rung = true;
             state.expected |= news.expected;
             state.due |= due;
+            state.crons |= news.crons;
             state.cancelling |= cancelling;
             drop(state);
             self.rung.notify_all();

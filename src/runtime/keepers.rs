@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::cron::Crons;
 use super::house::{House, Wake};
 use crate::engine::{Cutoffs, News};
 use crate::event::Event;
@@ -33,22 +34,34 @@ pub(super) struct Keepers {
     soon: Option<Duration>,
     /// When the next job is due, as far as is known.
     due: Due,
+    crons: Crons,
     prune: Instant,
     /// What the engine's version was at the last look.
     version: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Unknown,
     Never,
     At(Timestamp),
 }
 
+impl Due {
+    /// Whether there is, or may be, something to do.
+    pub fn is_now(self, now: Timestamp) -> bool {
+        match self {
+            Due::Unknown => true,
+            Due::Never => false,
+            Due::At(due) => due <= now,
+        }
+    }
+}
+
 impl Keepers {
-    pub fn new(house: Arc<House>) -> Self {
+    pub fn new(house: Arc<House>, crons: Crons) -> Self {
         let now = Instant::now();
-        Self { house, look: now, soon: None, due: Due::Unknown, prune: now, version: None }
+        Self { house, look: now, soon: None, due: Due::Unknown, crons, prune: now, version: None }
     }
 
     /// The life of the scheduler thread.
@@ -79,16 +92,20 @@ impl Keepers {
         if wake.due {
             self.due = Due::Unknown;
         }
+        if wake.crons {
+            self.crons.look();
+        }
         if wake.cancelling {
             self.cancel();
         }
+        let fired = self.fire(now);
         let staged = self.stage(now);
         let watched = self.house.watch(now);
         let reported = self.house.write_reports(now);
         if now >= self.prune {
             self.prune = self.prune(now);
         }
-        let rests = [Some(self.look), Some(self.prune), staged, watched, reported, now.checked_add(LONGEST)];
+        let rests = [Some(self.look), Some(self.prune), fired, staged, watched, reported, now.checked_add(LONGEST)];
         rests.into_iter().flatten().min().unwrap_or(now)
     }
 
@@ -98,6 +115,7 @@ impl Keepers {
         let changed = self.changed_elsewhere();
         if changed {
             self.due = Due::Unknown;
+            self.crons.look();
             self.house.lanes.iter().for_each(|lane| lane.ring());
             self.cancel();
         }
@@ -129,14 +147,19 @@ impl Keepers {
         }
     }
 
+    /// Fires cron entries; says when to go on.
+    fn fire(&mut self, now: Instant) -> Option<Instant> {
+        let time = self.house.now();
+        match (self.crons.tick(time), self.crons.due()) {
+            (Err(_), _) => Some(now + LOOK),
+            (Ok(_), Due::At(due)) => now.checked_add(Duration::try_from(due.duration_since(time)).unwrap_or_default()),
+            (Ok(_), Due::Unknown | Due::Never) => None,
+        }
+    }
+
     fn stage(&mut self, now: Instant) -> Option<Instant> {
         let time = self.house.now();
-        let is_due = match self.due {
-            Due::Unknown => true,
-            Due::Never => false,
-            Due::At(due) => due <= time,
-        };
-        if is_due {
+        if self.due.is_now(time) {
             self.due = match self.house.engine().stage(&self.house.member.queues, time, STAGE_BATCH) {
                 Ok(staged) => {
                     self.house.observers().count(staged.staged, |count| Event::Staged { count });

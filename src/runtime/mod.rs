@@ -1,5 +1,6 @@
 //! The house at work: start, stop, and what runs in between.
 
+mod cron;
 mod execute;
 mod house;
 mod keepers;
@@ -17,7 +18,9 @@ use serde::de::DeserializeOwned;
 use crate::engine::Member;
 use crate::error::Kind;
 use crate::worker::Registry;
-use crate::{Error, Failure, IntoOutcome, Job, Kiln, Outcome, Result, Running, State, Worker};
+use crate::{CronEntry, Error, Failure, IntoOutcome, Job, Kiln, NewCron, Outcome, Result, Running, State, Worker};
+#[cfg(feature = "testing")]
+pub(crate) use cron::Crons;
 use house::House;
 use keepers::Keepers;
 
@@ -65,6 +68,7 @@ pub struct RuntimeBuilder {
     workers: Registry,
     hooks: Vec<Around>,
     settings: Settings,
+    crons: Vec<NewCron>,
     fault: Option<Error>,
 }
 
@@ -85,7 +89,15 @@ impl RuntimeBuilder {
             rescue_after: None,
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
-        Self { kiln, queues: Vec::new(), workers: Registry::default(), hooks: Vec::new(), settings, fault: None }
+        Self {
+            kiln,
+            queues: Vec::new(),
+            workers: Registry::default(),
+            hooks: Vec::new(),
+            settings,
+            crons: Vec::new(),
+            fault: None,
+        }
     }
 
     /// Runs a queue, with at most `limit` of its jobs at once in this runtime.
@@ -228,6 +240,7 @@ impl RuntimeBuilder {
             self.queues.push(("default".into(), threads));
         }
         Ok(Runtime {
+            crons: cron::build(&self.kiln, self.crons)?,
             kiln: self.kiln,
             queues: self.queues,
             workers: self.workers,
@@ -259,6 +272,7 @@ pub struct Runtime {
     workers: Registry,
     hooks: Vec<Around>,
     settings: Settings,
+    crons: Vec<CronEntry>,
     phase: Mutex<Phase>,
 }
 
@@ -316,11 +330,12 @@ impl Runtime {
             self.hooks.clone(),
             &self.queues,
         );
+        self.add_crons()?;
         engine.join(&house.member, house.clone())?;
         house.first_look();
         let stopping = Arc::new(AtomicBool::new(false));
         let scheduler = thread::Builder::new().name("kiln-scheduler".into()).spawn({
-            let keepers = Keepers::new(Arc::clone(&house));
+            let keepers = Keepers::new(Arc::clone(&house), self.cron_keeper());
             let stopping = Arc::clone(&stopping);
             move || keepers.run(&stopping)
         });

@@ -1,6 +1,7 @@
 //! The default engine: one table of jobs in one SQLite file.
 
 mod claim;
+mod cron;
 mod keep;
 mod live;
 mod look;
@@ -29,7 +30,7 @@ use crate::bell::Bell;
 use crate::engine::{Crew, Cutoffs, Engine, Member, News, Staged};
 use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
-use crate::job::{Changes, Counts, Fence, Filter, Job, Note, Notes, Ready, Which};
+use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
 use crate::{Durability, Error, Result};
 use keep::{Prune, Rescue, Stage, Whose};
 use live::Live;
@@ -224,6 +225,27 @@ impl Engine for Sqlite {
     fn expect(&self, news: News) {
         let news = News { expected: true, ..news };
         self.writer.crews().iter().for_each(|(_, crew)| crew.hear(&news));
+    }
+
+    fn crons(&self) -> Result<Vec<CronEntry>> {
+        self.read(cron::list)
+    }
+
+    fn add_crons(&self, entries: Vec<CronEntry>, now: Timestamp) -> Result<Vec<CronEntry>> {
+        Ok(self.writer.write(Need::Durable, cron::Add { entries, now, added: Vec::new() })?.added)
+    }
+
+    fn pause_cron(&self, name: &str, paused: bool, now: Timestamp) -> Result<bool> {
+        let pause = cron::Pause { name: name.to_owned(), paused, now, changed: false };
+        Ok(self.writer.write(Need::Durable, pause)?.changed)
+    }
+
+    fn delete_cron(&self, name: &str) -> Result<bool> {
+        Ok(self.writer.write(Need::Durable, cron::Delete { name: name.to_owned(), deleted: false })?.deleted)
+    }
+
+    fn fire(&self, shots: Vec<Shot>) -> Result<Vec<Option<Vec<Job>>>> {
+        Ok(self.writer.write(Need::Durable, cron::Fire::new(shots))?.finish())
     }
 
     fn cancelling(&self) -> Result<Vec<i64>> {

@@ -57,6 +57,7 @@ impl Peers {
             let concerns = news.due.is_some()
                 || !news.cancelling.is_empty()
                 || news.all_queues
+                || news.crons
                 || peer.queues.iter().any(|queue| news.rings(queue));
             if concerns && let Some(ringer) = self.ringer.get_or_init(Ringer::new) {
                 ringer.ring(peer.port, news);

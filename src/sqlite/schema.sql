@@ -37,6 +37,29 @@ CREATE INDEX kiln_jobs_cancelled ON kiln_jobs (cancelled_at) WHERE state = 'canc
 CREATE INDEX kiln_jobs_discarded ON kiln_jobs (discarded_at) WHERE state = 'discarded';
 CREATE INDEX kiln_jobs_unique ON kiln_jobs (unique_key, state, inserted_at) WHERE unique_key IS NOT NULL;
 
+-- What recurs. A slot's job and its last_slot are written in one transaction. Each change counts the revision up, from
+-- the time of the insert, so that an entry deleted and added again is another one.
+CREATE TABLE kiln_crons (
+  name          TEXT    PRIMARY KEY,
+  expression    TEXT    NOT NULL,
+  zone          TEXT    NOT NULL DEFAULT 'UTC',
+  worker        TEXT    NOT NULL,
+  queue         TEXT    NOT NULL DEFAULT 'default',
+  args          TEXT    NOT NULL DEFAULT '{}',
+  meta          TEXT    NOT NULL DEFAULT '{}',
+  tags          TEXT    NOT NULL DEFAULT '[]',
+  max_attempts  INTEGER NOT NULL DEFAULT 20,
+  priority      INTEGER NOT NULL DEFAULT 0,
+  missed        TEXT    NOT NULL DEFAULT 'run_once',
+  missed_max    INTEGER,
+  missed_within INTEGER,
+  paused        INTEGER NOT NULL DEFAULT 0,
+  since         INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)),
+  last_slot     INTEGER,
+  inserted_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)),
+  revision      INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER))
+) WITHOUT ROWID;
+
 -- The runtimes on this file. Whether one lives is told by the lock on its sidecar file, not by its row.
 CREATE TABLE kiln_runtimes (
   id         TEXT    PRIMARY KEY,

@@ -158,6 +158,33 @@ UPDATE kiln_jobs SET args = ?2, max_attempts = ?3, meta = ?4, priority = ?5, que
   state = ?8, tags = ?9, worker = ?10
 WHERE id = ?1";
 
+macro_rules! cron_columns {
+    () => {
+        "name, expression, zone, worker, queue, args, meta, tags, max_attempts, priority, missed, missed_max, \
+         missed_within, paused, since, last_slot, inserted_at, revision"
+    };
+}
+
+/// All entries: a program has a handful.
+pub(super) const CRONS: &str = concat!("SELECT ", cron_columns!(), " FROM kiln_crons ORDER BY name");
+
+pub(super) const CRON: &str = concat!("SELECT ", cron_columns!(), " FROM kiln_crons WHERE name = ?1");
+
+/// A new entry, or a new definition of one that is there.
+pub(super) const STORE_CRON: &str = "
+INSERT INTO kiln_crons (name, expression, zone, worker, queue, args, meta, tags, max_attempts, priority, missed,
+  missed_max, missed_within, paused, since, inserted_at, revision)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+ON CONFLICT (name) DO UPDATE SET expression = ?2, zone = ?3, worker = ?4, queue = ?5, args = ?6, meta = ?7, tags = ?8,
+  max_attempts = ?9, priority = ?10, missed = ?11, missed_max = ?12, missed_within = ?13, paused = ?14, since = ?15,
+  revision = revision + 1";
+
+pub(super) const DELETE_CRON: &str = "DELETE FROM kiln_crons WHERE name = ?1";
+
+/// The slot counts as settled where nobody changed the entry, or settled a slot of it, since it was read.
+pub(super) const SETTLE_SLOT: &str = "
+UPDATE kiln_crons SET last_slot = ?3, revision = revision + 1 WHERE name = ?1 AND revision = ?2";
+
 pub(super) const JOIN: &str = "
 INSERT INTO kiln_runtimes (id, node, pid, port, queues, workers, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 

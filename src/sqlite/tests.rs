@@ -71,7 +71,7 @@ fn every_verb_does_something_in_just_the_states_that_the_table_allows() {
 
 /// Everything that is run again and again, and what may scan: a table or an index that holds a few rows at any depth.
 fn statements() -> Vec<(String, &'static [&'static str])> {
-    let few: &[&str] = &["kiln_schema", "kiln_runtimes", "kiln_jobs_executing", "kiln_jobs_exhausted"];
+    let few: &[&str] = &["kiln_schema", "kiln_runtimes", "kiln_crons", "kiln_jobs_executing", "kiln_jobs_exhausted"];
     let fixed = [
         sql::ENQUEUE_FIRST,
         sql::ENQUEUE_NEXT,
@@ -105,6 +105,11 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::UPDATE,
         sql::JOIN,
         sql::LEAVE,
+        sql::CRONS,
+        sql::CRON,
+        sql::STORE_CRON,
+        sql::DELETE_CRON,
+        sql::SETTLE_SLOT,
         sql::MEMBERS,
     ];
     let claims = [1, 2, 7].map(sql::claim);

@@ -112,6 +112,16 @@ impl Cron {
         Ok(Self { source, kind: Kind::Every(distance) })
     }
 
+    /// Reads what a [`Cron`] shows, that of [`every`](Self::every) included.
+    pub(crate) fn read(shown: &str) -> Result<Self> {
+        let distance = shown.strip_prefix("@every ").and_then(|distance| {
+            let seconds = || distance.strip_suffix('s')?.parse().ok().map(Duration::from_secs);
+            let millis = |text: &str| text.parse().ok().map(Duration::from_millis);
+            distance.strip_suffix("ms").map_or_else(seconds, millis)
+        });
+        distance.map_or_else(|| shown.parse(), Self::every)
+    }
+
     /// Whether this is `@reboot`: once when a runtime starts, and never by the clock.
     ///
     /// ```

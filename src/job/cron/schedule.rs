@@ -151,6 +151,23 @@ impl Schedule {
         iter::successors(self.next_after(after), |&run| self.next_after(run))
     }
 
+    /// The last instant after `after` and up to `until` at which this is due.
+    ///
+    /// It halves the time between, so that a year of missed seconds takes no longer than a minute of them.
+    pub(crate) fn last_until(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
+        let due_after = |instant| self.next_after(instant).filter(|due| *due <= until);
+        let mut last = due_after(after)?;
+        let mut none_after = until;
+        while last < none_after {
+            let middle = last.checked_add(none_after.duration_since(last) / 2).ok()?;
+            match due_after(middle) {
+                Some(due) => last = due,
+                None => none_after = middle,
+            }
+        }
+        Some(last)
+    }
+
     /// Looks through the spans of time in which the offset from UTC stays the same, one after the other.
     ///
     /// Within a span the wall clock runs as time does. An interval has its slots in what the clock then shows. A fixed

@@ -1,0 +1,127 @@
+//! The handle's verbs for what recurs.
+
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+
+use super::Kiln;
+use crate::Result;
+use crate::event::Event;
+use crate::job::{CronEntry, Job, NewCron, Shot};
+
+/// The `@reboot` entries that were started.
+#[derive(Default)]
+pub(super) struct Booted(Mutex<HashSet<String>>);
+
+impl Kiln {
+    /// Adds a cron entry, or gives the one of the same name a new definition; see [`CronEntry`] for what stays then.
+    /// The runtimes on the file know of it at once, in other processes within a second.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// kiln.cron(NewCron::new("@daily", NewJob::new("app.Digest")).name("digest"))?;
+    /// kiln.cron(NewCron::new("@weekly", NewJob::new("app.Digest")).name("digest"))?;
+    ///
+    /// let entries = kiln.crons()?;
+    /// assert_eq!((entries.len(), entries[0].expression.as_str()), (1, "@weekly"));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](crate::Error::is_invalid) for an entry that cannot be, see [`NewCron`]; when the database
+    /// cannot be written.
+    pub fn cron(&self, entry: NewCron) -> Result<CronEntry> {
+        let now = self.0.clock.now();
+        let mut added = self.0.engine.add_crons(vec![entry.build(now)?], now)?;
+        Ok(added.pop().expect("BUG: an engine gives back what it was given"))
+    }
+
+    /// The cron entries on the file, in the order of their names.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// kiln.cron(NewCron::new("0 9 * * MON-FRI", NewJob::new("app.Digest")).name("digest"))?;
+    /// kiln.cron(NewCron::new("@hourly", NewJob::new("app.Backup")).name("backup"))?;
+    ///
+    /// let names: Vec<String> = kiln.crons()?.into_iter().map(|entry| entry.name).collect();
+    /// assert_eq!(names, ["backup", "digest"]);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn crons(&self) -> Result<Vec<CronEntry>> {
+        self.0.engine.crons()
+    }
+
+    /// Pauses a cron entry, for all runtimes and until it is resumed: its slots pass. Says whether there is such an
+    /// entry that was not paused.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// kiln.cron(NewCron::new("@daily", NewJob::new("app.Digest")).name("digest"))?;
+    /// assert!(kiln.pause_cron("digest")?);
+    /// assert!(kiln.crons()?[0].paused);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written; so with the two verbs below.
+    pub fn pause_cron(&self, name: &str) -> Result<bool> {
+        self.0.engine.pause_cron(name, true, self.0.clock.now())
+    }
+
+    /// Resumes a cron entry, with the next slot from now on. Says whether there is such an entry that was paused.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// kiln.cron(NewCron::new("@daily", NewJob::new("app.Digest")).name("digest").paused())?;
+    /// assert!(kiln.resume_cron("digest")?);
+    /// assert!(!kiln.resume_cron("digest")?);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    #[expect(clippy::missing_errors_doc, reason = "see pause_cron")]
+    pub fn resume_cron(&self, name: &str) -> Result<bool> {
+        self.0.engine.pause_cron(name, false, self.0.clock.now())
+    }
+
+    /// Deletes a cron entry. Its jobs stay. Says whether there was such an entry.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// kiln.cron(NewCron::new("@daily", NewJob::new("app.Digest")).name("digest"))?;
+    /// assert!(kiln.delete_cron("digest")?);
+    /// assert!(kiln.crons()?.is_empty());
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    #[expect(clippy::missing_errors_doc, reason = "see pause_cron")]
+    pub fn delete_cron(&self, name: &str) -> Result<bool> {
+        self.0.engine.delete_cron(name)
+    }
+
+    /// Settles slots, and tells of the jobs that were stored.
+    pub(crate) fn fire(&self, shots: Vec<Shot>) -> Result<Vec<Option<Vec<Job>>>> {
+        let fired = self.0.engine.fire(shots)?;
+        let stored = fired.iter().flatten().flatten();
+        stored.for_each(|job| self.0.observers.tell(|| Event::Enqueued { job: job.into() }));
+        Ok(fired)
+    }
+
+    /// Whether the `@reboot` entry of this name was not started before with this handle.
+    pub(crate) fn boots(&self, name: &str) -> bool {
+        self.0.booted.0.lock().insert(name.to_owned())
+    }
+}

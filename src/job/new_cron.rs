@@ -1,0 +1,178 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::entry::find;
+use super::{Cron, CronEntry, Missed, NewJob};
+use crate::{Error, Result};
+
+/// The zone whose name stands for that of the system, in a default name.
+const SYSTEM: &str = "system";
+
+/// A cron entry to be added: when, and what job.
+///
+/// | setting | default |
+/// | --- | --- |
+/// | [`name`](Self::name) | made from the expression, the worker and the time zone, see [`Cron::name`] |
+/// | [`zone`](Self::zone) | `UTC` |
+/// | [`missed`](Self::missed) | [`Missed::RunOnce`] |
+/// | [`paused`](Self::paused) | no |
+///
+/// It is validated once, when it is added: by [`RuntimeBuilder::cron`](crate::RuntimeBuilder::cron) or
+/// [`Kiln::cron`](crate::Kiln::cron). What it then does is told at [`CronEntry`].
+///
+/// ```
+/// use kiln::{Kiln, Missed, NewCron, NewJob};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let entry = kiln.cron(
+///     NewCron::new("30 2 * * *", NewJob::new("app.Backup").queue("disk"))
+///         .name("nightly backup")
+///         .zone("Europe/Berlin")
+///         .missed(Missed::Skip),
+/// )?;
+/// assert_eq!((entry.name.as_str(), entry.queue.as_str()), ("nightly backup", "disk"));
+///
+/// let error = kiln.cron(NewCron::new("30 24 * * *", NewJob::new("app.Backup"))).unwrap_err();
+/// assert_eq!(error.to_string(), "cron: hour must be 0-23, got 24\n  30 24 * * *\n     ^^");
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a new cron entry does nothing until it is added"]
+pub struct NewCron {
+    cron: Result<Cron>,
+    job: NewJob,
+    name: Option<String>,
+    zone: Zone,
+    missed: Missed,
+    paused: bool,
+}
+
+#[derive(Debug)]
+enum Zone {
+    Unsaid,
+    Named(String),
+    System,
+}
+
+impl NewCron {
+    /// This job, whenever the [expression](Cron) is due.
+    ///
+    /// The job says worker, queue, args, meta, tags, priority and max_attempts. What it says about when it is due or
+    /// expires, its state and its uniqueness is refused.
+    pub fn new(expression: &str, job: NewJob) -> Self {
+        Self::from(expression.parse(), job)
+    }
+
+    /// This job, every `distance`: at whole multiples of it since 1970, see [`Cron::every`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let entry = kiln.cron(NewCron::every(Duration::from_secs(90), NewJob::new("app.Poll")))?;
+    /// assert_eq!(entry.expression, "@every 90s");
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn every(distance: Duration, job: NewJob) -> Self {
+        Self::from(Cron::every(distance), job)
+    }
+
+    fn from(cron: Result<Cron>, job: NewJob) -> Self {
+        Self { cron, job, name: None, zone: Zone::Unsaid, missed: Missed::default(), paused: false }
+    }
+
+    /// What tells the entry from others on the file. A name that stays lets everything else change.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// By whose clock: the IANA name of a time zone.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Zone::Named(zone.into());
+        self
+    }
+
+    /// By the clock of the system's time zone, as it is when the entry is added. The default name does not change with
+    /// it.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// match kiln.cron(NewCron::new("@daily", NewJob::new("app.Greeter")).system_zone()) {
+    ///     Ok(entry) => println!("at midnight in {}", entry.zone),
+    ///     Err(error) => assert_eq!(error.field(), Some("zone")),
+    /// }
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn system_zone(mut self) -> Self {
+        self.zone = Zone::System;
+        self
+    }
+
+    /// What becomes of slots that nobody fired in time.
+    pub fn missed(mut self, missed: Missed) -> Self {
+        self.missed = missed;
+        self
+    }
+
+    /// Adds it paused. One that is there already stays as it is.
+    pub fn paused(mut self) -> Self {
+        self.paused = true;
+        self
+    }
+
+    /// The row to store, validated.
+    pub(crate) fn build(self, now: Timestamp) -> Result<CronEntry> {
+        let cron = self.cron?;
+        let job = self.job.template()?;
+        let (zone, known_as) = self.zone.resolve()?;
+        let name = self.name.unwrap_or_else(|| cron.name(&job.worker, known_as.as_deref()));
+        if name.trim().is_empty() {
+            return Err(Error::invalid("name", format!("name of a cron entry must not be blank, got {name:?}")));
+        }
+        if let Missed::RunAll { max, .. } = self.missed
+            && !(1..=1000).contains(&max)
+        {
+            return Err(Error::invalid("missed", format!("max of missed slots must be between 1 and 1000, got {max}")));
+        }
+        Ok(CronEntry {
+            name,
+            expression: cron.to_string(),
+            zone,
+            worker: job.worker,
+            queue: job.queue,
+            args: job.args,
+            meta: job.meta,
+            tags: job.tags,
+            max_attempts: job.max_attempts,
+            priority: job.priority,
+            missed: self.missed.in_whole_micros(),
+            paused: self.paused,
+            last_slot: None,
+            inserted_at: now,
+            revision: 0,
+            since: now,
+        })
+    }
+}
+
+impl Zone {
+    /// The zone's name, and what it is called in a default name.
+    fn resolve(self) -> Result<(String, Option<String>)> {
+        match self {
+            Zone::Unsaid => Ok(("UTC".to_owned(), None)),
+            Zone::Named(zone) => find(&zone).map(|_| (zone.clone(), Some(zone))),
+            Zone::System => {
+                let system = TimeZone::system();
+                let name = system.iana_name().filter(|name| find(name).is_ok());
+                let none = || Error::invalid("zone", "zone: the system's time zone has no name; give one");
+                name.map(|name| (name.to_owned(), Some(SYSTEM.to_owned()))).ok_or_else(none)
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The keeper that fires cron entries.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+
+use super::keepers::Due;
+use super::panics::catch;
+use super::{Runtime, RuntimeBuilder};
+use crate::job::{CronEntry, DueSlots, Job, NewCron, Shot};
+use crate::{Error, Kiln, Result};
+
+/// So many jobs, and those of one entry more, are stored in one transaction at the most.
+const BATCH: usize = 500;
+
+impl RuntimeBuilder {
+    /// Adds a cron entry when the runtime starts, or gives the one of the same name a new definition; see
+    /// [`CronEntry`].
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob, Running};
+    /// use serde_json::Value;
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln
+    ///     .runtime()
+    ///     .worker_fn("tidy", |_: &Running<Value>| println!("tidy"))
+    ///     .cron(NewCron::new("0 4 * * SUN", NewJob::new("tidy")))
+    ///     .cron(NewCron::new("@reboot", NewJob::new("tidy")))
+    ///     .start()?;
+    /// assert_eq!(kiln.crons()?.len(), 2);
+    /// runtime.stop();
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn cron(mut self, entry: NewCron) -> Self {
+        self.crons.push(entry);
+        self
+    }
+}
+
+/// The entries that a runtime is built with, validated.
+pub(super) fn build(kiln: &Kiln, entries: Vec<NewCron>) -> Result<Vec<CronEntry>> {
+    let mut built: Vec<CronEntry> = Vec::new();
+    for entry in entries {
+        let entry = entry.build(kiln.clock().now())?;
+        if built.iter().any(|other| other.name == entry.name) {
+            let message = format!("cron entry {:?} was given twice; names must differ", entry.name);
+            return Err(Error::invalid("cron", message));
+        }
+        built.push(entry);
+    }
+    Ok(built)
+}
+
+impl Runtime {
+    pub(super) fn add_crons(&self) -> Result<()> {
+        if !self.crons.is_empty() {
+            self.kiln.engine().add_crons(self.crons.clone(), self.kiln.clock().now())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn cron_keeper(&self) -> Crons {
+        let reboots = self.crons.iter().filter(|entry| entry.is_reboot() && self.kiln.boots(&entry.name));
+        Crons::new(&self.kiln, reboots.map(|entry| entry.name.clone()).collect())
+    }
+}
+
+pub(crate) struct Crons {
+    kiln: Kiln,
+    /// When the first slot of any entry is due, as far as is known. It is reckoned from slots that are settled, not
+    /// from the time: a clock that jumps changes only whether it has come.
+    due: Due,
+    /// Entries that are due because the program has started.
+    reboots: HashSet<String>,
+}
+
+/// What came of the shots of a tick.
+#[derive(Default)]
+struct Fired {
+    jobs: Vec<Job>,
+    /// An entry was not what it was read as: another runtime was faster, or somebody changed it.
+    void: bool,
+    failure: Option<Error>,
+}
+
+impl Crons {
+    pub fn new(kiln: &Kiln, reboots: HashSet<String>) -> Self {
+        Self { kiln: kiln.clone(), due: Due::Unknown, reboots }
+    }
+
+    /// Somebody may have changed entries, or settled slots.
+    pub fn look(&mut self) {
+        self.due = Due::Unknown;
+    }
+
+    /// When there will be something to do.
+    pub(super) fn due(&self) -> Due {
+        self.due
+    }
+
+    /// Fires what is due `now`; gives back the jobs it stored.
+    pub fn tick(&mut self, now: Timestamp) -> Result<Vec<Job>> {
+        let mut jobs = Vec::new();
+        while self.due.is_now(now) {
+            jobs.append(&mut self.pass(now)?);
+        }
+        Ok(jobs)
+    }
+
+    fn pass(&mut self, now: Timestamp) -> Result<Vec<Job>> {
+        // Until it is all done, it is all to be looked at again.
+        self.due = Due::Unknown;
+        let entries = self.kiln.engine().crons()?;
+        let mut fired = Fired::default();
+        for entry in entries.iter().filter(|entry| entry.is_reboot()) {
+            if self.reboots.contains(&entry.name) {
+                let mut boot = Fired::default();
+                let due = if entry.paused { None } else { Some(entry.reboot(now)) };
+                self.fire(due.and_then(|due| self.aim(entry, &due)).into_iter().collect(), &mut boot);
+                if boot.is_done() {
+                    self.reboots.remove(&entry.name);
+                }
+                fired.add(boot);
+            }
+        }
+        let mut next = None;
+        let mut batch = Vec::new();
+        for entry in &entries {
+            let (due, following) = entry.due(now);
+            next = next.into_iter().chain(following).min();
+            batch.extend(due.and_then(|due| self.aim(entry, &due)));
+            if batch.iter().map(|shot| shot.jobs.len()).sum::<usize>() >= BATCH {
+                self.fire(std::mem::take(&mut batch), &mut fired);
+            }
+        }
+        self.fire(batch, &mut fired);
+        if fired.is_done() {
+            self.due = next.map_or(Due::Never, Due::At);
+        }
+        fired.failure.map_or(Ok(fired.jobs), Err)
+    }
+
+    /// The jobs of what is due. `None` where they may not be stored, or a hook panics: that entry waits for its next
+    /// slot.
+    fn aim(&self, entry: &CronEntry, due: &DueSlots) -> Option<Shot> {
+        let build = || due.fired.iter().map(|slot| self.kiln.build(entry.job(*slot))).collect::<Result<_>>();
+        let jobs = catch(build).ok()?.ok()?;
+        Some(Shot { name: entry.name.clone(), revision: entry.revision, slot: due.last, jobs })
+    }
+
+    /// Fires these together; where that fails, each alone, so that one that cannot be written does not take the others
+    /// with it.
+    fn fire(&self, shots: Vec<Shot>, fired: &mut Fired) {
+        if shots.is_empty() {
+            return;
+        }
+        match self.kiln.fire(shots.clone()) {
+            Ok(made) => {
+                fired.void |= made.iter().any(Option::is_none);
+                fired.jobs.extend(made.into_iter().flatten().flatten());
+            }
+            Err(error) if shots.len() == 1 || error.is_busy() => fired.failure = Some(error),
+            Err(_) => shots.into_iter().for_each(|shot| self.fire(vec![shot], fired)),
+        }
+    }
+}
+
+impl Fired {
+    fn add(&mut self, other: Fired) {
+        self.jobs.extend(other.jobs);
+        self.void |= other.void;
+        self.failure = self.failure.take().or(other.failure);
+    }
+
+    fn is_done(&self) -> bool {
+        !self.void && self.failure.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::ManualClock;
+    use crate::{NewCron, NewJob};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn keeper(expression: &str) -> (ManualClock, Kiln, Crons) {
+        let clock = ManualClock::at("2026-03-02T08:59:30Z".parse().unwrap());
+        let kiln = Kiln::memory_builder().clock(&clock).open().unwrap();
+        kiln.cron(NewCron::new(expression, NewJob::new("app.Worker")).name("entry")).unwrap();
+        let crons = Crons::new(&kiln, HashSet::new());
+        (clock, kiln, crons)
+    }
+
+    fn due(text: &str) -> Due {
+        Due::At(text.parse().unwrap())
+    }
+
+    #[test]
+    fn it_rests_until_the_next_slot() {
+        let (clock, _, mut crons) = keeper("0 * * * *");
+        assert_eq!(crons.due(), Due::Unknown);
+        assert!(crons.tick(clock.now()).unwrap().is_empty());
+        assert_eq!(crons.due(), due("2026-03-02T09:00:00Z"));
+        clock.advance(MINUTE);
+        assert_eq!(crons.tick(clock.now()).unwrap().len(), 1);
+        assert_eq!(crons.due(), due("2026-03-02T10:00:00Z"));
+    }
+
+    #[test]
+    fn it_rests_for_ever_where_nothing_is_due_by_the_clock() {
+        for expression in ["@reboot", "0 0 30 2 *"] {
+            let (clock, _, mut crons) = keeper(expression);
+            assert!(crons.tick(clock.now()).unwrap().is_empty());
+            assert_eq!(crons.due(), Due::Never);
+        }
+    }
+
+    #[test]
+    fn between_slots_it_looks_at_nothing_until_it_is_told_to() {
+        let (clock, kiln, mut crons) = keeper("0 * * * *");
+        crons.tick(clock.now()).unwrap();
+        // Nobody told: there is no runtime that hears of this.
+        kiln.cron(NewCron::new("* * * * *", NewJob::new("app.Worker")).name("entry")).unwrap();
+        clock.set("2026-03-02T08:59:59Z".parse().unwrap());
+        crons.tick(clock.now()).unwrap();
+        assert_eq!(crons.due(), due("2026-03-02T09:00:00Z"));
+        clock.advance(MINUTE);
+        crons.look();
+        assert_eq!(crons.tick(clock.now()).unwrap().len(), 1);
+        assert_eq!(crons.due(), due("2026-03-02T09:01:00Z"));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_changes_when_it_wakes_but_not_the_slots() {
+        let (clock, _, mut crons) = keeper("0 * * * *");
+        crons.tick(clock.now()).unwrap();
+        clock.set("2026-03-02T05:00:00Z".parse().unwrap());
+        assert!(crons.tick(clock.now()).unwrap().is_empty());
+        assert_eq!(crons.due(), due("2026-03-02T09:00:00Z"));
+        clock.set("2026-03-02T14:20:00Z".parse().unwrap());
+        assert_eq!(crons.tick(clock.now()).unwrap().len(), 1);
+        assert_eq!(crons.due(), due("2026-03-02T15:00:00Z"));
+    }
+
+    #[test]
+    fn a_shot_is_void_once_another_has_hit() {
+        let (clock, kiln, mut crons) = keeper("0 * * * *");
+        clock.advance(MINUTE);
+        let entry = kiln.crons().unwrap().remove(0);
+        let stale = crons.aim(&entry, &entry.due(clock.now()).0.unwrap()).unwrap();
+        assert_eq!(crons.tick(clock.now()).unwrap().len(), 1);
+        assert_eq!(kiln.fire(vec![stale]).unwrap(), [None]);
+        assert_eq!(kiln.count(crate::Filter::new()).unwrap().total(), 1);
+    }
+
+    #[test]
+    fn an_entry_that_starts_with_the_program_is_fired_once() {
+        let (clock, kiln, _) = keeper("@reboot");
+        let mut crons = Crons::new(&kiln, HashSet::from(["entry".to_owned()]));
+        assert_eq!(crons.tick(clock.now()).unwrap().len(), 1);
+        crons.look();
+        assert!(crons.tick(clock.now()).unwrap().is_empty());
+    }
+}
