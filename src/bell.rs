@@ -96,14 +96,7 @@ impl Ringer {
 
 /// The same, in few words.
 fn everything(news: &News) -> Vec<u8> {
-    let news = News {
-        all_queues: true,
-        queues: Vec::new(),
-        cancelling: vec![0],
-        due: news.due,
-        crons: news.crons,
-        expected: false,
-    };
+    let news = News { all_queues: true, queues: Vec::new(), cancelling: vec![0], ..news.clone() };
     serde_json::to_vec(&news).unwrap_or_default()
 }
 

@@ -14,6 +14,7 @@ use crate::health::{Health, Pulse};
 use crate::job::{
     Ack, Attempt, Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, State, Which,
 };
+use crate::queues::{Control, Plan, QueueCheck, Queues, Rulings};
 
 pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
@@ -72,6 +73,21 @@ pub(crate) trait Engine: Send + Sync {
     /// Jobs executing somewhere that somebody asked to cancel.
     fn cancelling(&self) -> Result<Vec<i64>>;
 
+    /// Says something of queues to all runtimes on the file. Those here have heeded it when it returns.
+    fn say(&self, queues: &Queues, control: Control, now: Timestamp) -> Result<()>;
+
+    /// What was said of queues to all runtimes on the file.
+    fn rulings(&self) -> Result<Rulings>;
+
+    /// Tells it to the crews here.
+    fn tell_rulings(&self) -> Result<()>;
+
+    /// Makes known how a runtime means to run its queues now.
+    fn announce(&self, runtime: &str, crew: Arc<dyn Crew>) -> Result<()>;
+
+    /// How the live runtimes on the file run these queues.
+    fn check(&self, queues: &Queues) -> Result<Vec<QueueCheck>>;
+
     /// A number that is another one once another process has written.
     fn version(&self) -> Result<i64>;
 
@@ -119,7 +135,6 @@ pub(crate) struct Cutoffs {
 pub(crate) struct Member {
     pub id: String,
     pub node: String,
-    pub queues: Vec<String>,
     pub workers: Vec<String>,
     pub started_at: Timestamp,
 }
@@ -146,6 +161,12 @@ pub(crate) trait Crew: Send + Sync {
 
     /// Whoever ran the transactions until now has other things to do: somebody of this runtime is to ask for a turn.
     fn carry_on(&self);
+
+    /// What was said of queues to all runtimes on the file.
+    fn heed(&self, rulings: &Rulings);
+
+    /// How it means to run its queues.
+    fn plans(&self) -> Vec<Plan>;
 
     /// How it is doing.
     fn pulse(&self) -> Pulse;
@@ -206,11 +227,14 @@ pub(crate) struct News {
     /// It is not committed yet, but soon, perhaps.
     #[serde(skip)]
     pub expected: bool,
+    /// Something was said of queues to all runtimes.
+    pub queues_changed: bool,
 }
 
 impl News {
     pub fn is_empty(&self) -> bool {
-        self.queues.is_empty() && !self.all_queues && self.due.is_none() && self.cancelling.is_empty() && !self.crons
+        let silent = self.due.is_none() && self.cancelling.is_empty() && !self.queues_changed && !self.crons;
+        silent && self.queues.is_empty() && !self.all_queues
     }
 
     pub fn ring(&mut self, queue: &str) {
@@ -229,6 +253,7 @@ impl News {
         self.due = self.due.into_iter().chain(other.due).min();
         self.cancelling.extend(other.cancelling);
         self.crons |= other.crons;
+        self.queues_changed |= other.queues_changed;
     }
 
     pub fn due_at(&mut self, at: Timestamp) {

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Job, Progress, State, observing};
+use crate::{Job, Progress, Queues, State, observing};
 
 /// Something that happened on a handle, or in a runtime started from it. The names are the verbs', in the past tense.
 ///
@@ -119,6 +119,46 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// A queue was paused.
+    #[non_exhaustive]
+    Paused {
+        /// Which.
+        queues: Queues,
+        /// For all runtimes on the file, or for one alone.
+        for_all: bool,
+    },
+    /// A pause was ended.
+    #[non_exhaustive]
+    Resumed {
+        /// Of which queue.
+        queues: Queues,
+        /// For all runtimes on the file, or for one alone.
+        for_all: bool,
+    },
+    /// A queue was given another limit.
+    #[non_exhaustive]
+    Scaled {
+        /// Which.
+        queues: Queues,
+        /// How many of its jobs a runtime may run at once; `None` where each has its own limit again.
+        limit: Option<usize>,
+        /// For all runtimes on the file, or for one alone.
+        for_all: bool,
+    },
+    /// A runtime runs one more queue.
+    #[non_exhaustive]
+    QueueStarted {
+        /// Its name.
+        queue: String,
+        /// How many of its jobs the runtime runs at once, at the most.
+        limit: usize,
+    },
+    /// A runtime runs a queue no more.
+    #[non_exhaustive]
+    QueueStopped {
+        /// Its name.
+        queue: String,
+    },
 }
 
 /// Which job an event is about. Its arguments are not there: they do not belong into logs.
@@ -158,6 +198,11 @@ impl Event {
             Event::Retried { .. } => "retried",
             Event::Deleted { .. } => "deleted",
             Event::Updated { .. } => "updated",
+            Event::Paused { .. } => "paused",
+            Event::Resumed { .. } => "resumed",
+            Event::Scaled { .. } => "scaled",
+            Event::QueueStarted { .. } => "queue_started",
+            Event::QueueStopped { .. } => "queue_stopped",
         }
     }
 
@@ -218,6 +263,15 @@ impl fmt::Display for Event {
             | Event::Retried { count }
             | Event::Deleted { count }
             | Event::Updated { count } => write!(f, " count={count}"),
+            Event::Paused { queues, for_all } | Event::Resumed { queues, for_all } => {
+                write!(f, " queue={queues} for_all={for_all}")
+            }
+            Event::Scaled { queues, limit, for_all } => {
+                let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
+                write!(f, " queue={queues} limit={limit} for_all={for_all}")
+            }
+            Event::QueueStarted { queue, limit } => write!(f, " queue={queue} limit={limit}"),
+            Event::QueueStopped { queue } => write!(f, " queue={queue}"),
             Event::Enqueued { .. } | Event::Stuck { .. } => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! The handle: everything that can be done with a file of jobs but running them.
 
 mod cron;
+mod queues;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use serde::de::DeserializeOwned;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::event::{Event, Observers};
-use crate::health::Health;
 use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Verb, Which};
 use crate::sqlite::{Options, Sqlite};
 use crate::{Durability, Progress, Result};
@@ -395,15 +395,6 @@ impl Kiln {
                 return Ok(true);
             }
         }
-    }
-
-    /// How the file and the runtimes on it are doing.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read.
-    pub fn health(&self) -> Result<Health> {
-        self.0.engine.health()
     }
 
     pub(crate) fn engine(&self) -> &Arc<dyn Engine> {

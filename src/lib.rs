@@ -59,6 +59,24 @@
 //! With [8 such threads](RuntimeBuilder::max_stuck), the runtime claims no more until one comes back, and
 //! [`health`](Kiln::health) says so.
 //!
+//! # Queues
+//!
+//! A queue is a lane of its own: its jobs take no thread from another's. A runtime [runs](RuntimeBuilder::queue) any
+//! number of them, each with a limit; a name is all it takes to make one. While it runs, it can be told otherwise:
+//!
+//! | | for this runtime alone | for all on the file, and those to come |
+//! | --- | --- | --- |
+//! | claim nothing more, let running jobs end | [`Runtime::pause`] | [`Kiln::pause`] |
+//! | end that | [`Runtime::resume`] | [`Kiln::resume`] |
+//! | change the limit, let running jobs end | [`Runtime::scale`] | [`Kiln::scale`] |
+//! | run one more queue, or one less | [`Runtime::start_queue`], [`Runtime::stop_queue`] | |
+//!
+//! Each takes the name of a queue or [`Queues::All`]. What is said for all is a row: it survives restarts, and it
+//! reaches runtimes in other processes within milliseconds. What a runtime is told itself lasts as long as the
+//! [`Runtime`]. A queue paused by either is paused, and has to be resumed by the same; of two limits, the one that was
+//! set last holds; and what is said of one queue after something was said of all goes for that queue.
+//! [`Kiln::check`] tells how each live runtime runs its queues.
+//!
 //! # Cron
 //!
 //! Jobs recur by an expression and the clock of a time zone, or at a fixed distance, each slot at most once:
@@ -103,6 +121,7 @@ mod handle;
 mod health;
 mod job;
 mod observing;
+mod queues;
 mod runtime;
 mod sqlite;
 #[cfg(feature = "testing")]
@@ -122,5 +141,6 @@ pub use job::{
     Changes, Counts, Cron, CronEntry, Failure, Fence, Field, Filter, IntoChanges, Job, JobError, Jobs, Json, Missed,
     NewCron, NewJob, Outcome, Progress, Schedule, State, Unique, backoff,
 };
+pub use queues::{QueueCheck, Queues};
 pub use runtime::{Report, Runtime, RuntimeBuilder};
 pub use worker::{Cancelled, IntoOutcome, Running, Worker};

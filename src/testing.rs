@@ -45,7 +45,6 @@ impl Hand {
         let member = Member {
             id: format!("{:016x}", fastrand::u64(..)),
             node: kiln.node().to_owned(),
-            queues: Vec::new(),
             workers: workers.into_iter().map(Into::into).collect(),
             started_at: kiln.clock().now(),
         };

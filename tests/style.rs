@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 8] = [
     &["error", "health", "durability"],
     &["job"],
-    &["engine", "clock", "bell", "event", "observing"],
+    &["engine", "clock", "bell", "event", "observing", "queues"],
     &["sqlite"],
     &["handle"],
     &["worker"],
@@ -16,11 +16,12 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// Names that the crate's root gives to things of a room.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 9] = [
     ("error", &["Error", "Result"]),
     ("health", &["Health", "Pulse", "RuntimeHealth"]),
     ("durability", &["Durability"]),
     ("event", &["Event", "Subject"]),
+    ("queues", &["QueueCheck", "Queues"]),
     ("handle", &["Kiln", "KilnBuilder"]),
     ("runtime", &["Report", "Runtime", "RuntimeBuilder"]),
     ("worker", &["Worker", "Running", "Cancelled", "IntoOutcome"]),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Around;
 use super::house::House;
-use super::lane::Task;
+use super::lane::{Lane, Task};
 use super::panics::catch;
 use crate::Job;
 use crate::event::Event;
@@ -14,8 +14,8 @@ use crate::worker::{Control, Entry, Reason, Reporter};
 use crate::{Failure, Outcome, observing};
 
 /// The life of a worker thread.
-pub(super) fn work(house: &Arc<House>, lane: usize) {
-    while let Some(task) = house.lanes[lane].next() {
+pub(super) fn work(house: &Arc<House>, lane: &Lane) {
+    while let Some(task) = lane.next() {
         let end = execute(house, &task);
         if house.settle(task.fence, end).is_none() {
             // Written off: another thread has this one's place.
@@ -23,7 +23,7 @@ pub(super) fn work(house: &Arc<House>, lane: usize) {
             return;
         }
         drop(task);
-        house.lanes[lane].done();
+        lane.done();
         house.engine().turn();
     }
 }

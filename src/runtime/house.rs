@@ -7,14 +7,16 @@ use std::thread;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::lane::{Lane, Task};
+use super::alarm::Alarm;
+use super::lane::{Delivered, Lane, Task};
 use super::{Around, Settings, execute};
 use crate::engine::{Claimed, Crew, Demand, Done, Engine, Member, News, Turn};
 use crate::event::{Event, Observers};
 use crate::health::Pulse;
 use crate::job::{Ack, Attempt, End, Fence};
+use crate::queues::{Plan, Rulings};
 use crate::worker::{Desk, Flag, Reason, Registry, Reporter};
 use crate::{Job, Kiln};
 
@@ -24,7 +26,11 @@ pub(super) struct House {
     pub settings: Settings,
     pub workers: Registry,
     pub hooks: Vec<Around>,
-    pub lanes: Vec<Lane>,
+    /// The queues, as they are run just now; a closed lane stays until its last job and thread are gone.
+    pub lanes: RwLock<Vec<Arc<Lane>>>,
+    /// The queues, as this runtime means to run them.
+    pub plans: Arc<Mutex<Vec<Plan>>>,
+    pub rulings: Mutex<Rulings>,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
     acks: Mutex<Acks>,
@@ -51,7 +57,7 @@ struct Acks {
 struct Run {
     attempt: Attempt,
     job: Arc<Job>,
-    lane: usize,
+    lane: Arc<Lane>,
     flag: Arc<Flag>,
     /// When its time is up; then, when it is written off.
     deadline: Option<Instant>,
@@ -65,15 +71,17 @@ impl House {
         settings: Settings,
         workers: Registry,
         hooks: Vec<Around>,
-        queues: &[(String, usize)],
+        plans: Arc<Mutex<Vec<Plan>>>,
     ) -> Arc<House> {
-        Arc::new_cyclic(|itself| House {
+        let house = Arc::new_cyclic(|itself| House {
             kiln,
             member: Arc::new(member),
             settings,
             workers,
             hooks,
-            lanes: queues.iter().map(|(queue, limit)| Lane::new(queue, *limit)).collect(),
+            lanes: RwLock::default(),
+            plans,
+            rulings: Mutex::default(),
             alarm: Alarm::default(),
             acks: Mutex::default(),
             acked: Mutex::default(),
@@ -83,7 +91,9 @@ impl House {
             stuck: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             itself: itself.clone(),
-        })
+        });
+        house.arrange();
+        house
     }
 
     pub fn engine(&self) -> &dyn Engine {
@@ -102,6 +112,10 @@ impl House {
         !self.stopping.load(Ordering::Acquire) && self.stuck.load(Ordering::Acquire) < self.settings.max_stuck
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// From now on nothing is claimed.
     pub fn stop_claiming(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -109,7 +123,7 @@ impl House {
 
     /// Whether a transaction would have something to do.
     pub fn has_business(&self) -> bool {
-        self.unwritten() > 0 || (self.claiming() && self.lanes.iter().any(Lane::wants))
+        self.unwritten() > 0 || (self.claiming() && self.lanes.read().iter().any(|lane| lane.wants()))
     }
 
     pub fn unwritten(&self) -> usize {
@@ -134,7 +148,7 @@ impl House {
 
     /// Takes the attempt out of the house and its ack in, at once, so that a stop sees one or the other. Says whose lane
     /// it was; `None` when somebody else was faster.
-    pub fn settle(&self, fence: Fence, end: End) -> Option<usize> {
+    pub fn settle(&self, fence: Fence, end: End) -> Option<Arc<Lane>> {
         let mut runs = self.runs.lock();
         if runs.get(&fence.id).is_none_or(|run| run.attempt.fence != fence) {
             return None;
@@ -173,7 +187,12 @@ impl House {
 
     /// Gives back the jobs that no thread has begun; says how many.
     pub fn give_back_ready(&self) -> usize {
-        let tasks: Vec<Task> = self.lanes.iter().flat_map(Lane::clear).collect();
+        let tasks: Vec<Task> = self.lanes.read().iter().flat_map(|lane| lane.clear()).collect();
+        self.give_back_tasks(&tasks)
+    }
+
+    /// Gives back these jobs, which no thread has begun; says how many.
+    pub fn give_back_tasks(&self, tasks: &[Task]) -> usize {
         tasks.iter().filter_map(|task| self.settle(task.fence, End::Interrupted)).count()
     }
 
@@ -181,7 +200,7 @@ impl House {
     pub fn give_back_running(&self) -> usize {
         let runs: Vec<Run> = self.runs.lock().drain().map(|(_, run)| run).collect();
         for run in &runs {
-            self.lanes[run.lane].write_off();
+            run.lane.write_off();
             self.stuck.fetch_add(1, Ordering::AcqRel);
         }
         let count = runs.len();
@@ -244,28 +263,35 @@ impl House {
         let delay = execute::default_backoff(fence.attempt, limit);
         if let Some(lane) = self.settle(fence, End::Failed(error, delay)) {
             self.stuck.fetch_add(1, Ordering::AcqRel);
-            self.lanes[lane].write_off();
+            lane.write_off();
             self.observers().tell(|| Event::Stuck { job: (&*job).into() });
         }
     }
 
-    fn enter(&self, lane: usize, Claimed { attempt, job }: Claimed) -> Task {
+    /// The lane that made a demand, which may be closed by now and have a namesake.
+    fn lane_of(&self, demand: &Demand) -> Option<Arc<Lane>> {
+        self.lanes.read().iter().find(|lane| Arc::ptr_eq(&lane.queue, &demand.queue)).cloned()
+    }
+
+    fn enter(&self, lane: &Arc<Lane>, Claimed { attempt, job }: Claimed) -> Task {
         let flag = Arc::new(Flag::default());
         let job = Arc::new(job);
         let task = Task { fence: attempt.fence, job: Arc::clone(&job), flag: Arc::clone(&flag) };
+        let lane = Arc::clone(lane);
         let run = Run { attempt, job, lane, flag, deadline: None, timed_out: false };
         self.runs.lock().insert(task.fence.id, run);
         task
     }
 
-    fn hire(&self, lane: usize) {
+    fn hire(&self, lane: &Arc<Lane>) {
         let house = self.itself.upgrade().expect("BUG: a house that delivers is not gone");
-        let name = format!("kiln-{}", self.lanes[lane].queue);
-        let hired = thread::Builder::new().name(name).spawn(move || execute::work(&house, lane));
-        if hired.is_err() && self.lanes[lane].unborn() {
+        let name = format!("kiln-{}", lane.queue);
+        let place = Arc::clone(lane);
+        let hired = thread::Builder::new().name(name).spawn(move || execute::work(&house, &place));
+        if hired.is_err() && lane.unborn() {
             // Better done elsewhere or later than never.
             self.give_back_ready();
-            self.lanes[lane].ring();
+            lane.ring();
         }
     }
 }
@@ -285,7 +311,7 @@ impl Crew for House {
     fn gather(&self, news: &News) -> Turn {
         let mut demands = Vec::new();
         let claiming = self.claiming();
-        for lane in &self.lanes {
+        for lane in self.lanes.read().iter() {
             if news.rings(&lane.queue) {
                 lane.ring();
             }
@@ -308,16 +334,18 @@ impl Crew for House {
         }
         let mut claimed = done.claimed.into_iter().peekable();
         for demand in turn.demands {
-            let Some(lane) = self.lanes.iter().position(|lane| lane.queue == demand.queue) else { continue };
+            let Some(lane) = self.lane_of(&demand) else { continue };
             let mut tasks = Vec::new();
             while let Some(claim) = claimed.next_if(|claim| *claim.job.queue == *demand.queue) {
-                tasks.push(self.enter(lane, claim));
+                tasks.push(self.enter(&lane, claim));
             }
-            for _ in 0..self.lanes[lane].deliver(demand.limit, tasks) {
-                self.hire(lane);
+            let Delivered { missing, refused } = lane.deliver(demand.limit, tasks);
+            self.give_back_tasks(&refused);
+            for _ in 0..missing {
+                self.hire(&lane);
             }
             if done.more {
-                self.lanes[lane].ring();
+                lane.ring();
             }
         }
     }
@@ -328,7 +356,7 @@ impl Crew for House {
         pending.waiting.splice(0..0, turn.acks.into_iter().zip(jobs));
         drop(pending);
         for demand in turn.demands {
-            if let Some(lane) = self.lanes.iter().find(|lane| lane.queue == demand.queue) {
+            if let Some(lane) = self.lane_of(&demand) {
                 lane.give_back(demand.limit);
             }
         }
@@ -342,13 +370,22 @@ impl Crew for House {
     }
 
     fn hear(&self, news: &News) {
-        self.lanes.iter().filter(|lane| news.rings(&lane.queue)).for_each(Lane::ring);
+        self.lanes.read().iter().filter(|lane| news.rings(&lane.queue)).for_each(|lane| lane.ring());
         self.cancel(&news.cancelling);
         self.alarm.due(news);
     }
 
     fn carry_on(&self) {
         self.alarm.carry_on();
+    }
+
+    fn heed(&self, rulings: &Rulings) {
+        *self.rulings.lock() = rulings.clone();
+        self.arrange();
+    }
+
+    fn plans(&self) -> Vec<Plan> {
+        self.plans.lock().clone()
     }
 
     fn pulse(&self) -> Pulse {
@@ -358,72 +395,5 @@ impl Crew for House {
             claiming: self.claiming(),
             unwritten: self.unwritten(),
         }
-    }
-}
-
-/// What wakes the scheduler thread before its time.
-#[derive(Default)]
-pub(super) struct Alarm {
-    state: Mutex<Wake>,
-    rung: Condvar,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wake {
-    rung: bool,
-    /// Somebody is to ask for a turn.
-    pub carry_on: bool,
-    /// Something is due earlier than was planned for.
-    pub due: bool,
-    /// Another connection is about to commit something.
-    pub expected: bool,
-    /// A cancel was asked for, and for whom was not said.
-    pub cancelling: bool,
-    /// Cron entries were added or changed.
-    pub crons: bool,
-    planned: Option<i64>,
-}
-
-impl Alarm {
-    pub fn ring(&self) {
-        self.state.lock().rung = true;
-        self.rung.notify_all();
-    }
-
-    pub fn carry_on(&self) {
-        let mut state = self.state.lock();
-        state.rung = true;
-        state.carry_on = true;
-        drop(state);
-        self.rung.notify_all();
-    }
-
-    /// When the scheduler expects the next job to be due, in microseconds since 1970.
-    pub fn plan(&self, due: Option<i64>) {
-        self.state.lock().planned = due;
-    }
-
-    fn due(&self, news: &News) {
-        let mut state = self.state.lock();
-        let due = news.due.is_some_and(|due| state.planned.is_none_or(|planned| due < planned));
-        let cancelling = news.cancelling.contains(&0);
-        if due || cancelling || news.expected || news.crons {
-            state.rung = true;
-            state.expected |= news.expected;
-            state.due |= due;
-            state.crons |= news.crons;
-            state.cancelling |= cancelling;
-            drop(state);
-            self.rung.notify_all();
-        }
-    }
-
-    /// Waits for a ring or for the time; says what it was rung for.
-    pub fn wait(&self, until: Instant) -> Wake {
-        let mut state = self.state.lock();
-        while !state.rung && !self.rung.wait_until(&mut state, until).timed_out() {}
-        let wake = *state;
-        *state = Wake { planned: wake.planned, ..Wake::default() };
-        wake
     }
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::alarm::Wake;
 use super::cron::Crons;
-use super::house::{House, Wake};
+use super::house::House;
 use crate::engine::{Cutoffs, News};
 use crate::event::Event;
 
@@ -116,7 +117,8 @@ impl Keepers {
         if changed {
             self.due = Due::Unknown;
             self.crons.look();
-            self.house.lanes.iter().for_each(|lane| lane.ring());
+            self.house.lanes.read().iter().for_each(|lane| lane.ring());
+            let _ = self.house.engine().tell_rulings();
             self.cancel();
         }
         self.house.rescue();
@@ -160,7 +162,7 @@ impl Keepers {
     fn stage(&mut self, now: Instant) -> Option<Instant> {
         let time = self.house.now();
         if self.due.is_now(time) {
-            self.due = match self.house.engine().stage(&self.house.member.queues, time, STAGE_BATCH) {
+            self.due = match self.house.engine().stage(&self.house.queues(), time, STAGE_BATCH) {
                 Ok(staged) => {
                     self.house.observers().count(staged.staged, |count| Event::Staged { count });
                     staged.next_due.map_or(Due::Never, Due::At)

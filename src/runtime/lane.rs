@@ -12,7 +12,6 @@ use crate::worker::Flag;
 
 pub(super) struct Lane {
     pub queue: Arc<str>,
-    limit: usize,
     /// Whether the table may hold jobs for this lane.
     rung: AtomicBool,
     state: Mutex<State>,
@@ -26,8 +25,19 @@ pub(super) struct Task {
     pub flag: Arc<Flag>,
 }
 
+/// What came of a delivery.
+#[derive(Default)]
+pub(super) struct Delivered {
+    /// How many threads are missing for it.
+    pub missing: usize,
+    /// Jobs that may not begin any more: the lane was paused, scaled down or closed since they were asked for.
+    pub refused: Vec<Task>,
+}
+
 #[derive(Default)]
 struct State {
+    limit: usize,
+    paused: bool,
     /// Slots taken, from the moment a claim asks for them until their job has ended.
     taken: usize,
     ready: VecDeque<Task>,
@@ -39,11 +49,55 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    fn free(&self) -> usize {
+        if self.paused || self.closed { 0 } else { self.limit.saturating_sub(self.taken) }
+    }
+
+    /// Takes out the jobs that may not begin; the first to be claimed stay.
+    fn excess(&mut self) -> Vec<Task> {
+        let keep = if self.paused || self.closed {
+            0
+        } else {
+            self.ready.len().saturating_sub(self.taken.saturating_sub(self.limit))
+        };
+        let excess: Vec<Task> = self.ready.drain(keep..).collect();
+        self.taken -= excess.len();
+        excess
+    }
+}
+
 impl Lane {
-    pub fn new(queue: &str, limit: usize) -> Self {
+    /// A lane that nothing may enter until it is [set](Self::set).
+    pub fn new(queue: &str) -> Self {
         // A new lane does not know what the table holds.
         let rung = AtomicBool::new(true);
-        Self { queue: queue.into(), limit, rung, state: Mutex::default(), work: Condvar::new() }
+        Self { queue: queue.into(), rung, state: Mutex::default(), work: Condvar::new() }
+    }
+
+    /// What holds from now on; gives back the jobs that no thread has begun and none may begin. What runs goes on.
+    pub fn set(&self, limit: usize, paused: bool) -> Vec<Task> {
+        let mut state = self.state.lock();
+        if (state.limit, state.paused) == (limit, paused) {
+            return Vec::new();
+        }
+        (state.limit, state.paused) = (limit, paused);
+        let excess = state.excess();
+        drop(state);
+        self.ring();
+        // Threads above the limit leave.
+        self.work.notify_all();
+        excess
+    }
+
+    pub fn is_open(&self) -> bool {
+        !self.state.lock().closed
+    }
+
+    /// Whether it is closed and nobody will ask for it any more.
+    pub fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.closed && state.taken == 0 && state.threads == 0
     }
 
     pub fn ring(&self) {
@@ -52,7 +106,7 @@ impl Lane {
 
     /// Whether a claim may find something, and there is room for it.
     pub fn wants(&self) -> bool {
-        self.rung.load(Ordering::Acquire) && self.state.lock().taken < self.limit
+        self.rung.load(Ordering::Acquire) && self.state.lock().free() > 0
     }
 
     /// Takes the free slots for a claim, when there may be jobs for them.
@@ -61,8 +115,8 @@ impl Lane {
             return None;
         }
         let mut state = self.state.lock();
-        let free = self.limit.saturating_sub(state.taken);
-        if free == 0 || state.closed {
+        let free = state.free();
+        if free == 0 {
             return None;
         }
         state.taken += free;
@@ -71,8 +125,8 @@ impl Lane {
         Some(free)
     }
 
-    /// The answer to a demand. Says how many threads are missing for it.
-    pub fn deliver(&self, demanded: usize, tasks: Vec<Task>) -> usize {
+    /// The answer to a demand.
+    pub fn deliver(&self, demanded: usize, tasks: Vec<Task>) -> Delivered {
         let mut state = self.state.lock();
         state.taken -= demanded - tasks.len();
         if tasks.len() == demanded {
@@ -80,8 +134,9 @@ impl Lane {
         }
         let hands = state.idle + state.returning;
         state.ready.extend(tasks);
+        let refused = state.excess();
         let to_wake = state.ready.len().saturating_sub(state.returning).min(state.idle);
-        let missing = state.ready.len().saturating_sub(hands).min(self.limit.saturating_sub(state.threads));
+        let missing = state.ready.len().saturating_sub(hands).min(state.limit.saturating_sub(state.threads));
         state.threads += missing;
         // A thread about to be born looks for work by itself.
         state.returning += missing;
@@ -89,7 +144,7 @@ impl Lane {
         for _ in 0..to_wake {
             self.work.notify_one();
         }
-        missing
+        Delivered { missing, refused }
     }
 
     /// A thread that was counted on could not be made; `true` when none is left to do the work.
@@ -100,7 +155,7 @@ impl Lane {
         state.threads == 0
     }
 
-    /// The next job for the calling thread; `None` when the lane is closed.
+    /// The next job for the calling thread; `None` when the lane has no place for it any more.
     pub fn next(&self) -> Option<Task> {
         let mut state = self.state.lock();
         state.returning -= 1;
@@ -108,7 +163,7 @@ impl Lane {
             if let Some(task) = state.ready.pop_front() {
                 return Some(task);
             }
-            if state.closed {
+            if state.closed || state.threads > state.limit {
                 state.threads -= 1;
                 self.work.notify_all();
                 return None;
@@ -147,10 +202,12 @@ impl Lane {
         state.ready.drain(..).collect()
     }
 
-    /// No more work: the threads leave as soon as they come by.
-    pub fn close(&self) {
-        self.state.lock().closed = true;
+    /// No more work: the threads leave as soon as they come by. Gives back the jobs that no thread has begun.
+    pub fn close(&self) -> Vec<Task> {
+        let mut state = self.state.lock();
+        state.closed = true;
         self.work.notify_all();
+        state.excess()
     }
 
     /// Waits until the threads have left, but for `except` and no longer than `until`.

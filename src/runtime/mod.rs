@@ -1,5 +1,7 @@
 //! The house at work: start, stop, and what runs in between.
 
+mod alarm;
+mod control;
 mod cron;
 mod execute;
 mod house;
@@ -7,8 +9,8 @@ mod keepers;
 mod lane;
 mod panics;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::engine::Member;
 use crate::error::Kind;
+use crate::queues::{self, Plan};
 use crate::worker::Registry;
 use crate::{CronEntry, Error, Failure, IntoOutcome, Job, Kiln, NewCron, Outcome, Result, Running, State, Worker};
 #[cfg(feature = "testing")]
@@ -64,7 +67,7 @@ struct Retention {
 #[must_use = "a runtime does nothing until it is started"]
 pub struct RuntimeBuilder {
     kiln: Kiln,
-    queues: Vec<(String, usize)>,
+    queues: Vec<Plan>,
     workers: Registry,
     hooks: Vec<Around>,
     settings: Settings,
@@ -103,14 +106,11 @@ impl RuntimeBuilder {
     /// Runs a queue, with at most `limit` of its jobs at once in this runtime.
     pub fn queue(mut self, name: impl Into<String>, limit: usize) -> Self {
         let name = name.into();
-        if name.trim().is_empty() {
-            self.refuse(Error::invalid("queue", format!("queue must not be blank, got {name:?}")));
-        } else if limit == 0 {
-            self.refuse(Error::invalid("limit", format!("limit of queue {name:?} must be at least 1, got 0")));
-        } else if self.queues.iter().any(|(other, _)| *other == name) {
+        self.check(queues::valid_name(&name).and_then(|()| queues::valid_limit(&name, limit)));
+        if self.queues.iter().any(|plan| plan.queue == name) {
             self.refuse(Error::invalid("queue", format!("queue {name:?} was given twice; names must differ")));
         }
-        self.queues.push((name, limit));
+        self.queues.push(Plan::new(name, limit));
         self
     }
 
@@ -237,12 +237,13 @@ impl RuntimeBuilder {
         }
         if self.queues.is_empty() {
             let threads = thread::available_parallelism().map_or(4, usize::from);
-            self.queues.push(("default".into(), threads));
+            self.queues.push(Plan::new("default".into(), threads));
         }
         Ok(Runtime {
             crons: cron::build(&self.kiln, self.crons)?,
             kiln: self.kiln,
-            queues: self.queues,
+            plans: Arc::new(Mutex::new(self.queues)),
+            house: Mutex::default(),
             workers: self.workers,
             hooks: self.hooks,
             settings: self.settings,
@@ -268,7 +269,8 @@ impl RuntimeBuilder {
 /// [`stop`](Self::stop) does it well.
 pub struct Runtime {
     kiln: Kiln,
-    queues: Vec<(String, usize)>,
+    plans: Arc<Mutex<Vec<Plan>>>,
+    house: Mutex<Weak<House>>,
     workers: Registry,
     hooks: Vec<Around>,
     settings: Settings,
@@ -316,7 +318,6 @@ impl Runtime {
         let member = Member {
             id: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
             node: self.kiln.node().to_owned(),
-            queues: self.queues.iter().map(|(queue, _)| queue.clone()).collect(),
             workers: self.workers.names(),
             started_at: self.kiln.clock().now(),
         };
@@ -328,9 +329,10 @@ impl Runtime {
             self.settings,
             self.workers.clone(),
             self.hooks.clone(),
-            &self.queues,
+            Arc::clone(&self.plans),
         );
         self.add_crons()?;
+        *self.house.lock() = Arc::downgrade(&house);
         engine.join(&house.member, house.clone())?;
         house.first_look();
         let stopping = Arc::new(AtomicBool::new(false));
@@ -355,10 +357,7 @@ impl Runtime {
 
     /// The id of the runtime that runs now, as in a job's [`attempted_by`](crate::Job::attempted_by).
     pub fn id(&self) -> Option<String> {
-        match &*self.phase.lock() {
-            Phase::Started(started) => Some(started.house.member.id.clone()),
-            Phase::Stopped(_) => None,
-        }
+        self.house.lock().upgrade().map(|house| house.member.id.clone())
     }
 
     /// Stops: claims nothing more, lets running jobs go on for the [grace](RuntimeBuilder::grace), then asks them to
@@ -375,6 +374,7 @@ impl Runtime {
         if let Phase::Started(_) = &*phase
             && let Phase::Started(started) = std::mem::replace(&mut *phase, Phase::Stopped(Report::default()))
         {
+            *self.house.lock() = Weak::new();
             *phase = Phase::Stopped(started.stop(grace));
         }
         match &*phase {
@@ -400,7 +400,7 @@ impl Started {
             house.wait_for_runs(soon(LAST_CALL));
         }
         let cut = house.give_back_running();
-        house.lanes.iter().for_each(|lane| lane.close());
+        house.lanes.read().iter().for_each(|lane| drop(lane.close()));
         let until = soon(FLUSH);
         loop {
             house.engine().turn();
@@ -415,7 +415,7 @@ impl Started {
             let _ = self.scheduler.join();
         }
         let until = soon(LAST_CALL);
-        house.lanes.iter().for_each(|lane| lane.wait_for_threads(0, until));
+        house.lanes.read().iter().for_each(|lane| lane.wait_for_threads(0, until));
         house.engine().leave(id);
         // What could not be written is left with a runtime that is gone: others will rescue it.
         let unwritten = house.unwritten();

@@ -52,6 +52,7 @@ pub(super) fn next_due(conn: &Connection, queues: &[String]) -> Result<Option<Ti
 pub(super) struct Executing {
     pub fence: Fence,
     pub max_attempts: i64,
+    pub queue: String,
     pub node: String,
     pub runtime: String,
 }
@@ -68,6 +69,7 @@ pub(super) fn executing(conn: &Connection) -> Result<Vec<Executing>> {
                     attempted_at: rows::integer(row.get_ref(3)?),
                 },
                 max_attempts: rows::integer(row.get_ref(2)?),
+                queue: rows::text(row.get_ref(5)?),
                 node: owner.next().unwrap_or_default(),
                 runtime: owner.next().unwrap_or_default(),
             })

@@ -85,20 +85,20 @@ pub(super) fn waiting(conn: &Connection) -> Result<BTreeMap<String, u64>> {
 
 pub(super) fn members(conn: &Connection) -> Result<Vec<RuntimeHealth>> {
     let mut select = conn.prepare_cached(sql::MEMBERS).map_err(failed)?;
-    let members = select
-        .query_map([], |row| {
-            Ok(RuntimeHealth {
-                id: rows::text(row.get_ref(0)?),
-                node: rows::text(row.get_ref(1)?),
-                pid: u32::try_from(rows::integer(row.get_ref(2)?)).unwrap_or(0),
-                queues: rows::words(row.get_ref(4)?),
-                workers: rows::words(row.get_ref(5)?),
-                started_at: rows::time(row.get_ref(6)?).unwrap_or_default(),
-                pulse: None,
-            })
-        })
-        .map_err(failed)?;
+    let members = select.query_map([], member).map_err(failed)?;
     members.collect::<rusqlite::Result<_>>().map_err(failed)
+}
+
+pub(super) fn member(row: &rusqlite::Row<'_>) -> rusqlite::Result<RuntimeHealth> {
+    Ok(RuntimeHealth {
+        id: rows::text(row.get_ref(0)?),
+        node: rows::text(row.get_ref(1)?),
+        pid: u32::try_from(rows::integer(row.get_ref(2)?)).unwrap_or(0),
+        queues: rows::words(row.get_ref(4)?),
+        workers: rows::words(row.get_ref(5)?),
+        started_at: rows::time(row.get_ref(6)?).unwrap_or_default(),
+        pulse: None,
+    })
 }
 
 /// Executing jobs that somebody asked to cancel.

@@ -7,6 +7,7 @@ mod live;
 mod look;
 mod open;
 mod peers;
+mod queues;
 mod rows;
 mod schema;
 mod sql;
@@ -31,6 +32,7 @@ use crate::engine::{Crew, Cutoffs, Engine, Member, News, Staged};
 use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
+use crate::queues::{Control, QueueCheck, Queues, Rulings};
 use crate::{Durability, Error, Result};
 use keep::{Prune, Rescue, Stage, Whose};
 use live::Live;
@@ -252,6 +254,31 @@ impl Engine for Sqlite {
         self.read(look::cancelling)
     }
 
+    fn say(&self, queues: &Queues, control: Control, now: Timestamp) -> Result<()> {
+        let say = queues::Say { queues: queues.clone(), control, now: now.as_microsecond() };
+        self.writer.write(Need::Durable, say)?;
+        self.tell_rulings()
+    }
+
+    fn rulings(&self) -> Result<Rulings> {
+        self.read(queues::rulings)
+    }
+
+    fn tell_rulings(&self) -> Result<()> {
+        self.writer.tell_rulings()?;
+        // What is given back, and what may be claimed again.
+        self.writer.turn();
+        Ok(())
+    }
+
+    fn announce(&self, runtime: &str, crew: Arc<dyn Crew>) -> Result<()> {
+        self.writer.write(Need::Ride, queues::Announce { runtime: runtime.to_owned(), crew }).map(|_| ())
+    }
+
+    fn check(&self, queues: &Queues) -> Result<Vec<QueueCheck>> {
+        queues::check(self, queues)
+    }
+
     fn version(&self) -> Result<i64> {
         if self.readers.is_none() {
             return Ok(0);
@@ -274,21 +301,26 @@ impl Engine for Sqlite {
             // Without a bell, looking at the file's version has to do.
             Bell::hang(move |news| {
                 if let (Some(writer), Some(crew)) = (writer.upgrade(), crew.upgrade()) {
+                    if news.queues_changed {
+                        // Where this fails, the next look at the file's version has to do.
+                        let _ = writer.tell_rulings();
+                    }
                     crew.hear(&news);
                     writer.turn();
                 }
             })
             .ok()
         });
-        let join = Join { member: member.clone(), port: bell.as_ref().map(Bell::port) };
-        if let Err(error) = self.writer.write(Need::Ride, join) {
+        let join = Join { member: member.clone(), crew: Arc::clone(&crew), port: bell.as_ref().map(Bell::port) };
+        let joined = self.writer.write(Need::Ride, join).and_then(|_| self.writer.attach_told(&member.id, crew));
+        if let Err(error) = joined {
+            let _ = self.retire(&member.id);
             self.live.leave(&member.id);
             return Err(error);
         }
         if let Some(bell) = bell {
             self.bells.lock().insert(member.id.clone(), bell);
         }
-        self.writer.attach(&member.id, crew);
         Ok(())
     }
 
@@ -315,15 +347,18 @@ impl Engine for Sqlite {
 
 struct Join {
     member: Member,
+    crew: Arc<dyn Crew>,
     port: Option<u16>,
 }
 
 impl Op for Join {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let Member { id, node, queues, workers, started_at } = &self.member;
-        let lists = (rows::words_json(queues), rows::words_json(workers));
+        let Member { id, node, workers, started_at } = &self.member;
+        let (queues, plans) = queues::columns(&self.crew.plans());
+        let workers = rows::words_json(workers);
         let started_at = started_at.as_microsecond();
-        verbs::run(tx.conn, sql::JOIN, (id, node, std::process::id(), self.port, lists.0, lists.1, started_at))?;
+        let row = (id, node, std::process::id(), self.port, queues, workers, started_at, plans);
+        verbs::run(tx.conn, sql::JOIN, row)?;
         Ok(())
     }
 }

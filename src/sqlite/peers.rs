@@ -46,8 +46,8 @@ impl Peers {
             return;
         }
         let mut known = self.known.lock();
-        // A lost wake-up costs an enqueue little, but somebody waits for a cancel.
-        let urgent = !news.cancelling.is_empty();
+        // A lost wake-up costs an enqueue little, but somebody waits for a cancel or a pause.
+        let urgent = !news.cancelling.is_empty() || news.queues_changed;
         if urgent || known.looked.is_none_or(|looked| looked.elapsed() > TRUSTED) {
             // A failed look is no reason to fail a commit that is done.
             known.elsewhere = known.look(conn).unwrap_or_default();
@@ -58,6 +58,7 @@ impl Peers {
                 || !news.cancelling.is_empty()
                 || news.all_queues
                 || news.crons
+                || news.queues_changed
                 || peer.queues.iter().any(|queue| news.rings(queue));
             if concerns && let Some(ringer) = self.ringer.get_or_init(Ringer::new) {
                 ringer.ring(peer.port, news);

@@ -68,7 +68,16 @@ CREATE TABLE kiln_runtimes (
   port       INTEGER,
   queues     TEXT    NOT NULL,
   workers    TEXT    NOT NULL,
-  started_at INTEGER NOT NULL
+  started_at INTEGER NOT NULL,
+  plans      TEXT    NOT NULL DEFAULT '[]'
+) WITHOUT ROWID;
+
+-- What was said of queues to all runtimes; the row '' is for every queue of which nothing was said since. NULL: nothing.
+CREATE TABLE kiln_queues (
+  queue     TEXT    PRIMARY KEY,
+  paused    INTEGER,
+  "limit"   INTEGER,
+  scaled_at INTEGER
 ) WITHOUT ROWID;
 
 -- Who may read and who may write: a kiln whose schema version is at least these. And the highest id of a deleted job

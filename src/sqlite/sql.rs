@@ -186,8 +186,27 @@ pub(super) const SETTLE_SLOT: &str = "
 UPDATE kiln_crons SET last_slot = ?3, revision = revision + 1 WHERE name = ?1 AND revision = ?2";
 
 pub(super) const JOIN: &str = "
-INSERT INTO kiln_runtimes (id, node, pid, port, queues, workers, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+INSERT INTO kiln_runtimes (id, node, pid, port, queues, workers, started_at, plans)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 pub(super) const LEAVE: &str = "DELETE FROM kiln_runtimes WHERE id = ?1";
 
-pub(super) const MEMBERS: &str = "SELECT id, node, pid, port, queues, workers, started_at FROM kiln_runtimes";
+pub(super) const MEMBERS: &str = "
+SELECT id, node, pid, port, queues, workers, started_at, plans FROM kiln_runtimes";
+
+pub(super) const ANNOUNCE: &str = "UPDATE kiln_runtimes SET queues = ?2, plans = ?3 WHERE id = ?1";
+
+pub(super) const RULINGS: &str = "SELECT queue, paused, \"limit\", scaled_at FROM kiln_queues";
+
+pub(super) const SAY_PAUSED: &str = "
+INSERT INTO kiln_queues (queue, paused) VALUES (?1, ?2) ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused";
+
+pub(super) const UNSAY_PAUSES: &str = "UPDATE kiln_queues SET paused = NULL";
+
+/// Each limit is later than all others, whatever the clock does.
+pub(super) const SAY_LIMIT: &str = "
+INSERT INTO kiln_queues (queue, \"limit\", scaled_at)
+VALUES (?1, ?2, max(?3, (SELECT coalesce(max(scaled_at), 0) + 1 FROM kiln_queues)))
+ON CONFLICT (queue) DO UPDATE SET \"limit\" = excluded.\"limit\", scaled_at = excluded.scaled_at";
+
+pub(super) const UNSAY_LIMITS: &str = "UPDATE kiln_queues SET \"limit\" = NULL";

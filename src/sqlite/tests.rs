@@ -19,7 +19,7 @@ fn engine() -> Sqlite {
 
 fn member() -> Arc<Member> {
     let workers = vec![WORKER.to_owned(), "app.Other".to_owned()];
-    Arc::new(Member { id: "me".into(), node: "here".into(), queues: vec![QUEUE.into()], workers, started_at: NOW })
+    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW })
 }
 
 /// A job in this state, an hour old, with an attempt behind it and more to come.
@@ -71,7 +71,8 @@ fn every_verb_does_something_in_just_the_states_that_the_table_allows() {
 
 /// Everything that is run again and again, and what may scan: a table or an index that holds a few rows at any depth.
 fn statements() -> Vec<(String, &'static [&'static str])> {
-    let few: &[&str] = &["kiln_schema", "kiln_runtimes", "kiln_crons", "kiln_jobs_executing", "kiln_jobs_exhausted"];
+    let few: &[&str] =
+        &["kiln_schema", "kiln_runtimes", "kiln_crons", "kiln_queues", "kiln_jobs_executing", "kiln_jobs_exhausted"];
     let fixed = [
         sql::ENQUEUE_FIRST,
         sql::ENQUEUE_NEXT,
@@ -111,6 +112,12 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::DELETE_CRON,
         sql::SETTLE_SLOT,
         sql::MEMBERS,
+        sql::ANNOUNCE,
+        sql::RULINGS,
+        sql::SAY_PAUSED,
+        sql::UNSAY_PAUSES,
+        sql::SAY_LIMIT,
+        sql::UNSAY_LIMITS,
     ];
     let claims = [1, 2, 7].map(sql::claim);
     fixed.map(str::to_owned).into_iter().chain(claims).map(|sql| (sql, few)).collect()

@@ -43,6 +43,8 @@ pub(super) struct Writer {
     connection: Mutex<Link>,
     crews: RwLock<Vec<(String, Arc<dyn Crew>)>>,
     peers: Peers,
+    /// Held while the crews are told what was said of queues.
+    pub telling: Mutex<()>,
     /// How many transactions were run, for those who wait for the next.
     runs: Mutex<u64>,
     ran: Condvar,
@@ -76,6 +78,7 @@ impl Writer {
             connection: Mutex::new(Link { conn, synced: None }),
             crews: RwLock::default(),
             peers: Peers::default(),
+            telling: Mutex::default(),
             runs: Mutex::new(0),
             ran: Condvar::new(),
             durability,

@@ -1,0 +1,101 @@
+//! The operator's hand on queues, for all runtimes on the file, and how those are doing.
+
+use super::Kiln;
+use crate::Result;
+use crate::event::Event;
+use crate::health::Health;
+use crate::queues::{self, Control, QueueCheck, Queues};
+
+/// Control of queues, for all runtimes on the file, in this process and in others; see
+/// [Queues](crate#queues). [`Runtime`](crate::Runtime) has the same verbs for itself alone.
+impl Kiln {
+    /// Pauses a queue, or all, for all runtimes on the file and those to come: they claim nothing more of it. Running
+    /// jobs go on; claimed jobs that no thread has begun are given back, untouched.
+    ///
+    /// The runtimes of this handle have heeded it when it returns, others do within milliseconds.
+    ///
+    /// ```
+    /// use kiln::{Kiln, Queues};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().queue("media", 4).queue("mail", 1).start()?;
+    /// kiln.pause(Queues::All)?;
+    /// kiln.resume("mail")?;
+    /// let paused: Vec<String> = kiln.check(Queues::All)?.into_iter().filter(|q| q.paused()).map(|q| q.queue).collect();
+    /// assert_eq!(paused, ["media"]);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](crate::Error::is_invalid) for a blank name. Else as [`cancel`](Self::cancel).
+    pub fn pause(&self, queues: impl Into<Queues>) -> Result<()> {
+        let queues = queues.into();
+        self.say(&queues, Control::Pause)?;
+        self.0.observers.tell(|| Event::Paused { queues, for_all: true });
+        Ok(())
+    }
+
+    /// Ends a [pause](Self::pause) that was for all runtimes. A runtime that [paused](crate::Runtime::pause) the queue
+    /// for itself leaves it paused.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self, queues: impl Into<Queues>) -> Result<()> {
+        let queues = queues.into();
+        self.say(&queues, Control::Resume)?;
+        self.0.observers.tell(|| Event::Resumed { queues, for_all: true });
+        Ok(())
+    }
+
+    /// Lets each runtime on the file, and each to come, run at most `limit` jobs of a queue at once, or of each of its
+    /// queues. `None` gives them the limits back that they were built with. Of this limit and one that a runtime was
+    /// [given for itself](crate::Runtime::scale), the one that was set last holds.
+    ///
+    /// ```
+    /// use kiln::Kiln;
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().queue("media", 4).start()?;
+    /// kiln.scale("media", 2)?;
+    /// assert_eq!(kiln.check("media")?[0].limit, 2);
+    /// kiln.scale("media", None)?;
+    /// assert_eq!(kiln.check("media")?[0].limit, 4);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause); [`is_invalid`](crate::Error::is_invalid) also for a limit of 0.
+    pub fn scale(&self, queues: impl Into<Queues>, limit: impl Into<Option<usize>>) -> Result<()> {
+        let (queues, limit) = (queues.into(), limit.into());
+        limit.map_or(Ok(()), |limit| queues::valid_limit(&queues, limit))?;
+        self.say(&queues, Control::Scale(limit))?;
+        self.0.observers.tell(|| Event::Scaled { queues, limit, for_all: true });
+        Ok(())
+    }
+
+    /// How each live runtime on the file runs a queue, or all of its queues: limit, pause, running jobs; by queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn check(&self, queues: impl Into<Queues>) -> Result<Vec<QueueCheck>> {
+        self.0.engine.check(&queues.into())
+    }
+
+    /// How the file and the runtimes on it are doing.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn health(&self) -> Result<Health> {
+        self.0.engine.health()
+    }
+
+    fn say(&self, queues: &Queues, control: Control) -> Result<()> {
+        queues.validate()?;
+        self.0.engine.say(queues, control, self.0.clock.now())
+    }
+}

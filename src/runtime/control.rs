@@ -1,0 +1,197 @@
+//! Control of a runtime's queues while it runs: pause and resume, scale, start and stop.
+
+use std::sync::Arc;
+
+use super::Runtime;
+use super::house::House;
+use super::lane::Lane;
+use crate::event::Event;
+use crate::queues::{self, Plan, Queues, Scaled};
+use crate::{Error, Result};
+
+/// Control of its queues, for this runtime alone; [`Kiln`](crate::Kiln) has the same verbs for all runtimes on the
+/// file. What is said here holds as long as the runtime exists, also before it is started and after it was stopped and
+/// started again.
+impl Runtime {
+    /// Pauses a queue, or all that this runtime runs: it claims nothing more of it. Running jobs go on; claimed jobs
+    /// that no thread has begun are given back, untouched.
+    ///
+    /// ```
+    /// # use kiln::{Kiln, NewJob, Running, State};
+    /// # let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().queue("media", 4).worker_fn("shrink", |_: &Running<()>| ()).start()?;
+    /// runtime.pause("media")?;
+    /// let job = kiln.enqueue(NewJob::new("shrink").args(()).queue("media"))?;
+    /// assert_eq!(kiln.get(job.id)?.unwrap().state, State::Available);
+    ///
+    /// runtime.resume("media")?;
+    /// assert_eq!(kiln.wait(job.id, std::time::Duration::MAX)?.unwrap().state, State::Completed);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](Error::is_invalid) for a queue that this runtime does not run. Another error means that
+    /// [`check`](crate::Kiln::check) could not be told: what was said holds all the same.
+    pub fn pause(&self, queues: impl Into<Queues>) -> Result<()> {
+        let queues = queues.into();
+        self.control(|plans| each(plans, &queues, |plan| plan.paused = true))?;
+        self.tell(Event::Paused { queues, for_all: false });
+        Ok(())
+    }
+
+    /// Ends a [pause](Self::pause) that was for this runtime alone. One for all runtimes is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self, queues: impl Into<Queues>) -> Result<()> {
+        let queues = queues.into();
+        self.control(|plans| each(plans, &queues, |plan| plan.paused = false))?;
+        self.tell(Event::Resumed { queues, for_all: false });
+        Ok(())
+    }
+
+    /// Runs at most `limit` jobs of a queue at once, or of each of its queues. With more running, those above the limit
+    /// end as always. Of this limit and one for [all runtimes](crate::Kiln::scale), the one that was set last holds.
+    ///
+    /// ```
+    /// # use kiln::{Kiln, Running};
+    /// # let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().queue("media", 4).worker_fn("shrink", |_: &Running<()>| ()).start()?;
+    /// runtime.scale("media", 1)?; // on battery
+    /// assert_eq!(kiln.check("media")?[0].limit, 1);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause); [`is_invalid`](Error::is_invalid) also for a limit of 0.
+    pub fn scale(&self, queues: impl Into<Queues>, limit: usize) -> Result<()> {
+        let queues = queues.into();
+        queues::valid_limit(&queues, limit)?;
+        let rulings = self.kiln.engine().rulings()?;
+        self.control(|plans| {
+            each(plans, &queues, |plan| {
+                plan.scaled = Some(Scaled { limit, over: rulings.of(&plan.queue).scaled_at });
+            })
+        })?;
+        self.tell(Event::Scaled { queues, limit: Some(limit), for_all: false });
+        Ok(())
+    }
+
+    /// Runs one more queue, with at most `limit` of its jobs at once.
+    ///
+    /// ```
+    /// # use kiln::{Kiln, NewJob, Running};
+    /// # let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().worker_fn("greet", |_: &Running<()>| ()).start()?;
+    /// runtime.start_queue("party", 2)?;
+    /// let job = kiln.enqueue(NewJob::new("greet").args(()).queue("party"))?;
+    /// kiln.wait(job.id, std::time::Duration::MAX)?;
+    ///
+    /// runtime.stop_queue("party")?;
+    /// assert!(kiln.check("party")?.is_empty());
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](Error::is_invalid) for a blank name, a limit of 0, and a queue that it runs already:
+    /// [`scale`](Self::scale) that one. Else as [`pause`](Self::pause).
+    pub fn start_queue(&self, queue: impl Into<String>, limit: usize) -> Result<()> {
+        let queue = queue.into();
+        queues::valid_name(&queue)?;
+        queues::valid_limit(&queue, limit)?;
+        self.control(|plans| {
+            if plans.iter().any(|plan| plan.queue == queue) {
+                let message = format!("queue {queue:?} is run by this runtime already; scale it to change its limit");
+                return Err(Error::invalid("queue", message));
+            }
+            plans.push(Plan::new(queue.clone(), limit));
+            Ok(())
+        })?;
+        self.tell(Event::QueueStarted { queue, limit });
+        Ok(())
+    }
+
+    /// Runs a queue no more: claims nothing more of it, and gives back what no thread has begun. It does not wait:
+    /// running jobs go on to their end.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn stop_queue(&self, queue: &str) -> Result<()> {
+        self.control(|plans| {
+            each(plans, &Queues::from(queue), |_| ())?;
+            plans.retain(|plan| plan.queue != queue);
+            Ok(())
+        })?;
+        self.tell(Event::QueueStopped { queue: queue.to_owned() });
+        Ok(())
+    }
+
+    /// Changes the plans, and what runs with them.
+    fn control(&self, change: impl FnOnce(&mut Vec<Plan>) -> Result<()>) -> Result<()> {
+        change(&mut self.plans.lock())?;
+        // Not by the phase: a stop that waits for its jobs must not make others wait.
+        let Some(house) = self.house.lock().upgrade() else { return Ok(()) };
+        house.arrange();
+        house.alarm.replan();
+        let announced = house.engine().announce(&house.member.id, house.clone());
+        // What was given back is to be written, also where the announcement could not be.
+        house.engine().turn();
+        announced
+    }
+
+    fn tell(&self, event: Event) {
+        self.kiln.observers().tell(|| event);
+    }
+}
+
+/// Changes the plans of these queues. One that is named has to be there.
+fn each(plans: &mut [Plan], queues: &Queues, change: impl FnMut(&mut Plan)) -> Result<()> {
+    if let Queues::One(queue) = queues
+        && !plans.iter().any(|plan| plan.queue == *queue)
+    {
+        let there: Vec<&str> = plans.iter().map(|plan| plan.queue.as_str()).collect();
+        let message = format!("queue {queue:?} is not run by this runtime; it runs {there:?}");
+        return Err(Error::invalid("queue", message));
+    }
+    plans.iter_mut().filter(|plan| queues.include(&plan.queue)).for_each(change);
+    Ok(())
+}
+
+impl House {
+    /// Brings the lanes to what is planned here and said for all: opens, sets and closes them.
+    pub fn arrange(&self) {
+        let mut lanes = self.lanes.write();
+        if self.is_stopping() {
+            return;
+        }
+        let mut back = Vec::new();
+        let mut plans = self.plans.lock();
+        let rulings = self.rulings.lock();
+        for lane in lanes.iter().filter(|lane| !plans.iter().any(|plan| *plan.queue == *lane.queue)) {
+            back.extend(lane.close());
+        }
+        lanes.retain(|lane| !lane.is_over());
+        for plan in plans.iter_mut() {
+            let there = lanes.iter().position(|lane| lane.is_open() && *lane.queue == *plan.queue);
+            let there = there.unwrap_or_else(|| {
+                plan.started_at = self.now().as_microsecond();
+                lanes.push(Arc::new(Lane::new(&plan.queue)));
+                lanes.len() - 1
+            });
+            let ruling = rulings.of(&plan.queue);
+            back.extend(lanes[there].set(plan.limit(&ruling), plan.paused(&ruling)));
+        }
+        drop((rulings, plans, lanes));
+        self.give_back_tasks(&back);
+    }
+
+    /// The names of the queues that are run.
+    pub fn queues(&self) -> Vec<String> {
+        self.plans.lock().iter().map(|plan| plan.queue.clone()).collect()
+    }
+}
