@@ -40,6 +40,8 @@ struct State {
     paused: bool,
     /// Slots taken, from the moment a claim asks for them until their job has ended.
     taken: usize,
+    /// Those of them that a claim was asked to fill, and has not answered yet.
+    asked: usize,
     ready: VecDeque<Task>,
     threads: usize,
     /// Threads that wait for work.
@@ -59,7 +61,7 @@ impl State {
         let keep = if self.paused || self.closed {
             0
         } else {
-            self.ready.len().saturating_sub(self.taken.saturating_sub(self.limit))
+            self.ready.len().saturating_sub((self.taken - self.asked).saturating_sub(self.limit))
         };
         let excess: Vec<Task> = self.ready.drain(keep..).collect();
         self.taken -= excess.len();
@@ -120,6 +122,7 @@ impl Lane {
             return None;
         }
         state.taken += free;
+        state.asked += free;
         // Before the claim: a ring from now on means a job it may not have seen.
         self.rung.store(false, Ordering::Release);
         Some(free)
@@ -129,6 +132,7 @@ impl Lane {
     pub fn deliver(&self, demanded: usize, tasks: Vec<Task>) -> Delivered {
         let mut state = self.state.lock();
         state.taken -= demanded - tasks.len();
+        state.asked -= demanded;
         if tasks.len() == demanded {
             self.ring();
         }
@@ -191,7 +195,10 @@ impl Lane {
 
     /// Gives back slots that were asked for in vain.
     pub fn give_back(&self, slots: usize) {
-        self.state.lock().taken -= slots;
+        let mut state = self.state.lock();
+        state.taken -= slots;
+        state.asked -= slots;
+        drop(state);
         self.ring();
     }
 
@@ -214,5 +221,102 @@ impl Lane {
     pub fn wait_for_threads(&self, except: usize, until: std::time::Instant) {
         let mut state = self.state.lock();
         while state.threads > except && !self.work.wait_until(&mut state, until).timed_out() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NewJob;
+
+    fn lane(limit: usize) -> Lane {
+        let lane = Lane::new("q");
+        assert!(lane.demand().is_none(), "nothing may enter a lane that was not set");
+        assert!(lane.set(limit, false).is_empty());
+        lane
+    }
+
+    fn tasks(ids: impl IntoIterator<Item = i64>) -> Vec<Task> {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let task = |id| Task {
+            job: Arc::new(NewJob::new("w").build(now, |_| ()).unwrap().job),
+            fence: Fence { id, attempt: 1, attempted_at: 0 },
+            flag: Arc::default(),
+        };
+        ids.into_iter().map(task).collect()
+    }
+
+    fn ids(tasks: &[Task]) -> Vec<i64> {
+        tasks.iter().map(|task| task.fence.id).collect()
+    }
+
+    #[test]
+    fn a_paused_lane_wants_nothing_and_gives_back_what_no_thread_has_begun() {
+        let lane = lane(3);
+        assert_eq!(lane.demand(), Some(3));
+        assert_eq!(lane.deliver(3, tasks([1, 2, 3])).missing, 3);
+        assert_eq!(lane.next().unwrap().fence.id, 1);
+        assert_eq!(ids(&lane.set(3, true)), [2, 3]);
+        lane.ring();
+        assert!(!lane.wants() && lane.demand().is_none());
+        assert!(lane.set(3, false).is_empty());
+        assert_eq!(lane.demand(), Some(2), "the job that runs keeps its slot, and the ring was not lost");
+    }
+
+    #[test]
+    fn what_was_claimed_before_a_pause_and_comes_after_it_is_refused() {
+        let lane = lane(2);
+        assert_eq!(lane.demand(), Some(2));
+        lane.set(2, true);
+        let delivered = lane.deliver(2, tasks([1, 2]));
+        assert_eq!((delivered.missing, ids(&delivered.refused)), (0, vec![1, 2]));
+        lane.set(2, false);
+        assert_eq!(lane.demand(), Some(2), "its slots are free again");
+    }
+
+    #[test]
+    fn a_lane_scaled_down_keeps_the_first_of_its_jobs() {
+        let lane = lane(4);
+        assert_eq!(lane.demand(), Some(4));
+        lane.deliver(4, tasks([1, 2, 3]));
+        assert_eq!(lane.next().unwrap().fence.id, 1);
+        assert_eq!(ids(&lane.set(2, false)), [3]);
+        assert_eq!(lane.demand(), None, "one runs, one is ready");
+        lane.set(4, false);
+        assert_eq!(lane.demand(), Some(2));
+        lane.set(3, false);
+        assert_eq!(ids(&lane.deliver(2, tasks([4, 5])).refused), [5], "claimed before, and one too many after");
+    }
+
+    #[test]
+    fn threads_above_the_limit_leave_when_they_come_by() {
+        let lane = lane(2);
+        lane.demand();
+        assert_eq!(lane.deliver(2, tasks([1, 2])).missing, 2);
+        assert!(lane.next().is_some() && lane.next().is_some());
+        lane.set(1, false);
+        lane.done();
+        assert!(lane.next().is_none(), "the first to come is one too many");
+        lane.done();
+        assert_eq!(lane.demand(), Some(1));
+        assert_eq!(lane.deliver(1, tasks([3])).missing, 0, "the other is enough");
+        assert_eq!(lane.next().unwrap().fence.id, 3);
+        lane.set(2, false);
+        assert_eq!(lane.demand(), Some(1));
+        assert_eq!(lane.deliver(1, tasks([4])).missing, 1, "a wider lane gets a thread when there is work");
+    }
+
+    #[test]
+    fn a_closed_lane_is_over_once_its_jobs_and_threads_are_gone() {
+        let lane = lane(2);
+        assert_eq!(lane.demand(), Some(2));
+        assert_eq!(lane.deliver(1, tasks([1])).missing, 1);
+        assert!(lane.next().is_some());
+        assert!(lane.close().is_empty() && !lane.is_open());
+        assert_eq!(ids(&lane.deliver(1, tasks([2])).refused), [2]);
+        assert!(!lane.wants() && !lane.is_over(), "a job runs");
+        lane.done();
+        assert!(!lane.is_over(), "a thread is there");
+        assert!(lane.next().is_none() && lane.is_over());
     }
 }
