@@ -77,6 +77,9 @@
 //! set last holds; and what is said of one queue after something was said of all goes for that queue.
 //! [`Kiln::check`] tells how each live runtime runs its queues.
 //!
+//! Other programs may write the rows as well, and are heeded within a second: `INSERT INTO kiln_queues (queue, paused)
+//! VALUES ('media', 1) ON CONFLICT (queue) DO UPDATE SET paused = 1`.
+//!
 //! # Cron
 //!
 //! Jobs recur by an expression and the clock of a time zone, or at a fixed distance, each slot at most once:
