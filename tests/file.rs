@@ -111,6 +111,7 @@ fn times_are_whole_microseconds_in_the_file() {
     assert_eq!(scheduled_at, inserted_at + 1);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_strange_name_is_a_name() {
     let folder = Folder::new();

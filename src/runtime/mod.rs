@@ -390,10 +390,12 @@ impl Started {
         let id = &house.member.id;
         let soon = |wait: Duration| Instant::now().checked_add(wait).unwrap_or_else(|| Instant::now() + FOR_EVER);
         house.stop_claiming();
+        let running = house.wait_for_runs(Instant::now());
         // Where even this cannot be written, the runtime's row is left for those who will rescue its jobs.
         let _ = house.engine().retire(id);
         let returned = house.give_back_ready();
-        let running = house.wait_for_runs(Instant::now());
+        // A claim that was under way may have come in meanwhile.
+        let running = running.max(returned + house.wait_for_runs(Instant::now()));
         house.engine().turn();
         if house.wait_for_runs(soon(grace)) > 0 {
             house.ask_to_leave();
@@ -419,7 +421,7 @@ impl Started {
         house.engine().leave(id);
         // What could not be written is left with a runtime that is gone: others will rescue it.
         let unwritten = house.unwritten();
-        Report { finished: running.saturating_sub(cut), returned, cut, unwritten }
+        Report { finished: running.saturating_sub(returned + cut), returned, cut, unwritten }
     }
 }
 
