@@ -19,6 +19,8 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Err(unusable("it is a directory; give the path of a file in it")),
         Ok(found) if !found.is_file() => return Err(unusable("it is no regular file")),
+        // SQLite takes a file of one byte for an empty one, and would write over it.
+        Ok(found) if found.len() == 1 => return Err(unusable("it is not a database; it was not touched")),
         Ok(found) if found.permissions().readonly() => {
             return Err(unusable("it is read-only; kiln has to write to it"));
         }
