@@ -5,14 +5,14 @@ use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use kiln::testing::ManualClock;
-use kiln::{Error, Filter, Job, Kiln, NewJob, Queues, Running, Runtime, RuntimeBuilder, State};
+use kiln::{Error, Event, Failure, Filter, Job, Kiln, NewJob, Queues, Running, Runtime, RuntimeBuilder, State};
 use parking_lot::Mutex;
 
 /// What has not happened by now does not happen.
@@ -425,6 +425,26 @@ fn each_verb_tells_one_event() {
             "queue_stopped queue=r",
         ]
     );
+}
+
+#[test]
+fn an_observer_may_pause_the_queue_of_a_job_that_failed() {
+    let handle: Arc<OnceLock<Kiln>> = Arc::default();
+    let observers = Arc::clone(&handle);
+    let (told, paused) = unbounded();
+    let breaker = move |event: &Event| {
+        if let Event::Acked { job, state: Some(State::Discarded), .. } = event {
+            observers.get().unwrap().pause(&job.queue).unwrap();
+            told.send(()).unwrap();
+        }
+    };
+    let kiln = handle.get_or_init(|| Kiln::memory_builder().observe(breaker).open().unwrap());
+    let failing = |_: &Running<()>| Err::<(), _>(Failure::from("no power"));
+    let runtime = kiln.runtime().queue("q", 1).worker_fn("fail", failing).start().unwrap();
+    kiln.enqueue(NewJob::new("fail").args(()).queue("q").max_attempts(1)).unwrap();
+    paused.recv_timeout(DEADLINE).unwrap();
+    assert!(kiln.check("q").unwrap()[0].paused_for_all);
+    drop(runtime);
 }
 
 #[test]

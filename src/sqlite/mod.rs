@@ -6,6 +6,7 @@ mod keep;
 mod live;
 mod look;
 mod open;
+mod patience;
 mod peers;
 mod queues;
 mod rows;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::live::private;
-use super::write::{be_patient, busy};
+use super::patience::{be_patient, busy};
 use super::{Options, failed, schema};
 use crate::error::Kind;
 use crate::{Error, Result};

@@ -3,7 +3,6 @@
 //!
 //! Alone, a caller pays no hand-off between threads; among many, a commit and its sync are shared.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, Thread};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
+use super::patience::be_patient;
 use super::peers::Peers;
 use super::{claim, failed};
 use crate::engine::{Crew, Done, News, Turn};
@@ -38,10 +38,12 @@ pub(super) enum Need {
     Ride,
 }
 
+type Crews = Vec<(String, Arc<dyn Crew>)>;
+
 pub(super) struct Writer {
     line: Mutex<Line>,
     connection: Mutex<Link>,
-    crews: RwLock<Vec<(String, Arc<dyn Crew>)>>,
+    crews: RwLock<Crews>,
     peers: Peers,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
@@ -95,7 +97,7 @@ impl Writer {
         self.crews.write().retain(|(other, _)| other != id);
     }
 
-    pub fn crews(&self) -> Vec<(String, Arc<dyn Crew>)> {
+    pub fn crews(&self) -> Crews {
         self.crews.read().clone()
     }
 
@@ -142,14 +144,21 @@ impl Writer {
         self.lead(None);
     }
 
-    fn lead(&self, mut own: Option<&mut Own<'_>>) {
+    fn lead(&self, own: Option<&mut Own<'_>>) {
+        let mut crews = Vec::new();
+        self.take_turns(own, &mut crews);
+        // Only now, leading no more: an observer may want to write.
+        crews.iter().for_each(|(_, crew)| crew.tell());
+    }
+
+    fn take_turns(&self, mut own: Option<&mut Own<'_>>, crews: &mut Crews) {
         for turn in 1.. {
             let mut line = self.line.lock();
             line.again = false;
             let waiting = std::mem::take(&mut line.waiting);
             drop(line);
 
-            self.transact(own.take(), &waiting);
+            crews.extend(self.transact(own.take(), &waiting));
 
             let mut line = self.line.lock();
             if line.waiting.is_empty() && !line.again {
@@ -172,7 +181,7 @@ impl Writer {
         }
     }
 
-    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>]) {
+    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>]) -> Crews {
         let mut link = self.connection.lock();
         let mut group = Group { own, waiting };
         let crews = self.crews.read().clone();
@@ -206,11 +215,11 @@ impl Writer {
             news.queues.clear();
             news.all_queues = false;
         }
-        crews.iter().for_each(|(_, crew)| crew.tell());
         if !news.is_empty() {
             crews.iter().for_each(|(_, crew)| crew.hear(&news));
             self.line.lock().again |= !gathered;
         }
+        crews
     }
 
     /// One transaction: all of it, or nothing.
@@ -398,25 +407,6 @@ impl<O: Op> Waiting for Waiter<O> {
         self.turn.store(LEAD, Ordering::Release);
         self.thread.unpark();
     }
-}
-
-thread_local! {
-    static PATIENT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-pub(super) fn be_patient(patience: Duration) {
-    PATIENT_UNTIL.set(Instant::now().checked_add(patience));
-}
-
-/// SQLite's own back-off leaves single callers waiting for a second among many; short, jittered naps do not.
-pub(super) fn busy(tries: i32) -> bool {
-    let until = PATIENT_UNTIL.get();
-    if until.is_none_or(|until| Instant::now() >= until) {
-        return false;
-    }
-    let longest = 200_u64 << tries.clamp(0, 5);
-    thread::sleep(Duration::from_micros(fastrand::u64(longest / 2..=longest)));
-    true
 }
 
 impl Error {
