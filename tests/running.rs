@@ -117,9 +117,11 @@ fn a_checkpoint_is_where_the_next_attempt_goes_on_and_is_forgotten_at_the_end() 
 fn an_attempt_that_was_written_off_can_note_nothing_more() {
     let kiln = Kiln::in_memory().unwrap();
     let (told, results) = mpsc::channel();
+    let (started, begun) = mpsc::channel();
     let runtime = kiln
         .runtime()
         .worker_fn("slow", move |job: &Nothing| {
+            started.send(()).unwrap();
             // The stop gives the job back while it still runs.
             while !job.cancelled() {
                 std::thread::yield_now();
@@ -132,9 +134,7 @@ fn an_attempt_that_was_written_off_can_note_nothing_more() {
         .start()
         .unwrap();
     let id = kiln.enqueue(NewJob::new("slow")).unwrap().id;
-    while kiln.get(id).unwrap().unwrap().state != State::Executing {
-        std::thread::yield_now();
-    }
+    begun.recv_timeout(LONG).unwrap();
     assert_eq!(runtime.stop_within(Duration::ZERO).cut, 1);
     assert!(results.recv_timeout(LONG).unwrap());
     assert_eq!(kiln.get(id).unwrap().unwrap().attempt, 0);

@@ -152,9 +152,11 @@ fn a_lost_attempt_cannot_complete_its_job() {
     let App { kiln, conn, folder } = app();
     let path = folder.path().join("app.db");
     let (told, lost) = mpsc::channel();
+    let (started, begun) = mpsc::channel();
     let runtime = kiln
         .runtime()
         .worker_fn("book", move |job: &Running<Value>| {
+            started.send(()).unwrap();
             while job.kiln().get(job.id).unwrap().unwrap().state == State::Executing {
                 std::thread::yield_now();
             }
@@ -166,9 +168,7 @@ fn a_lost_attempt_cannot_complete_its_job() {
         .start()
         .unwrap();
     let id = kiln.enqueue(NewJob::new("book")).unwrap().id;
-    while kiln.get(id).unwrap().unwrap().state != State::Executing {
-        std::thread::yield_now();
-    }
+    begun.recv_timeout(LONG).unwrap();
     assert_eq!(runtime.stop_within(Duration::ZERO).cut, 1);
     assert!(lost.recv_timeout(LONG).unwrap());
     assert_eq!(effects(&conn), 0, "the worker dropped its transaction");
