@@ -116,6 +116,7 @@
 
 mod bell;
 mod clock;
+mod dice;
 mod durability;
 mod engine;
 mod error;

@@ -43,7 +43,7 @@ impl Hand {
     /// A runtime that knows these workers.
     pub fn new(kiln: &Kiln, workers: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let member = Member {
-            id: format!("{:016x}", fastrand::u64(..)),
+            id: kiln.dice().name(),
             node: kiln.node().to_owned(),
             workers: workers.into_iter().map(Into::into).collect(),
             started_at: kiln.clock().now(),

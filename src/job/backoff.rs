@@ -14,6 +14,8 @@
 //! assert_eq!(delays, [7, 9, 13, 69]);
 //! ```
 
+use std::time::Duration;
+
 /// The longest delay these functions give, in seconds: a longer one is cut to this.
 ///
 /// It is far beyond what a point in time can hold. Whoever adds a delay to a time must still bound it.
@@ -128,6 +130,12 @@ pub fn jittery_clamped(attempt: u32, max_attempts: u32, clamped_max: u32, draw: 
     };
     let shape = Exponential { max_pow: 100, min_pad: 15, mult: 1 };
     jitter(exponential(clamped, shape), Jitter::Inc(0.1), draw)
+}
+
+/// What a worker without a backoff of its own gets.
+pub(crate) fn default_delay(attempt: i64, max_attempts: i64, draw: f64) -> Duration {
+    let number = |n: i64| u32::try_from(n.max(0)).unwrap_or(u32::MAX);
+    Duration::from_secs(jittery_clamped(number(attempt), number(max_attempts), CLAMPED_MAX, draw))
 }
 
 #[cfg(test)]

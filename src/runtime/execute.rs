@@ -40,7 +40,7 @@ fn execute(house: &Arc<House>, task: &Task) -> End {
 fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
     let timeout = match catch(|| worker.timeout(&task.job)) {
         Ok(timeout) => timeout,
-        Err(panic) => return End::Failed(format!("timeout {panic}"), delay(worker, &task.job)),
+        Err(panic) => return End::Failed(format!("timeout {panic}"), delay(house, worker, &task.job)),
     };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let reporter = Arc::new(Reporter::new(house.kiln.clone(), Arc::clone(&task.job), task.fence));
@@ -71,7 +71,7 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
             Ok(Err(error)) | Err(error) => Some(error.clone()),
         },
     });
-    let failed = |error| End::Failed(error, delay(worker, &task.job));
+    let failed = |error| End::Failed(error, delay(house, worker, &task.job));
     match (result, task.flag.reason()) {
         (Err(panic), _) => failed(panic),
         // Told to leave, it left: whatever it says of itself, it was not done.
@@ -102,14 +102,7 @@ fn timed_out(timeout: Option<Duration>, said: &str) -> String {
 }
 
 /// How long to wait after this failure. A backoff that panics is none.
-fn delay(worker: &dyn Entry, job: &Job) -> Duration {
+pub(super) fn delay(house: &House, worker: &dyn Entry, job: &Job) -> Duration {
     let own = catch(|| worker.backoff(job)).ok().flatten();
-    own.unwrap_or_else(|| default_backoff(job.attempt, job.max_attempts))
-}
-
-pub(super) fn default_backoff(attempt: i64, max_attempts: i64) -> Duration {
-    let number = |n: i64| u32::try_from(n.max(0)).unwrap_or(u32::MAX);
-    let draw = fastrand::f64();
-    let seconds = backoff::jittery_clamped(number(attempt), number(max_attempts), backoff::CLAMPED_MAX, draw);
-    Duration::from_secs(seconds)
+    own.unwrap_or_else(|| backoff::default_delay(job.attempt, job.max_attempts, house.kiln.dice().draw()))
 }

@@ -252,16 +252,12 @@ impl House {
     }
 
     fn write_off(&self, fence: Fence) {
-        let Some((job, limit)) =
-            self.runs.lock().get(&fence.id).map(|run| (Arc::clone(&run.job), run.attempt.max_attempts))
-        else {
-            return;
-        };
+        let Some(job) = self.runs.lock().get(&fence.id).map(|run| Arc::clone(&run.job)) else { return };
         let grace = self.settings.timeout_grace;
         let error =
             format!("timed out and stuck: asked to leave, it did not within {grace:?}; its thread is written off");
-        let delay = execute::default_backoff(fence.attempt, limit);
-        if let Some(lane) = self.settle(fence, End::Failed(error, delay)) {
+        let delay = self.workers.get(&job.worker).map(|worker| execute::delay(self, &**worker, &job));
+        if let Some(lane) = self.settle(fence, End::Failed(error, delay.unwrap_or_default())) {
             self.stuck.fetch_add(1, Ordering::AcqRel);
             lane.write_off();
             self.observers().tell(|| Event::Stuck { job: (&*job).into() });

@@ -91,7 +91,7 @@ impl Runtime {
             return Ok(());
         }
         let member = Member {
-            id: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
+            id: self.kiln.dice().name(),
             node: self.kiln.node().to_owned(),
             workers: self.workers.names(),
             started_at: self.kiln.clock().now(),
