@@ -28,6 +28,8 @@ use builder::{Around, Settings};
 pub(crate) use cron::Crons;
 use house::House;
 use keepers::Keepers;
+#[cfg(feature = "testing")]
+pub(crate) use panics::catch;
 
 /// How long a job that was asked to leave by a stop has for it, once the grace is over.
 const LAST_CALL: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ thread_local! {
 const LONGEST: usize = 8 * 1024;
 
 /// Runs the user's code; a panic becomes its description.
-pub(super) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     listen();
     CATCHING.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(code));

@@ -1,11 +1,17 @@
 //! For tests: a clock to turn by hand, and a runtime without threads. Needs the feature `testing`.
 
 use std::collections::HashSet;
+mod assertions;
+mod drain;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
+
+pub use assertions::{Wanted, assert_enqueued, refute_enqueued};
+pub use drain::{Drain, Drained};
 
 pub use crate::clock::ManualClock;
 use crate::engine::{Claimed, Cutoffs, Demand, Engine, Member, Turn};

@@ -1,0 +1,189 @@
+//! Workers run by the test itself, one job after the other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::Hand;
+use crate::job::{Fence, backoff};
+use crate::worker::{Control, Desk, Flag, Registry, Reporter};
+use crate::{Error, Failure, Filter, IntoOutcome, Job, Kiln, NewJob, Outcome, Result, Running, State, Worker};
+
+/// Workers without threads: [`drain`](Self::drain) executes what waits on the test's own thread, and
+/// [`perform`](Self::perform) a single job without storing it.
+///
+/// ```
+/// use kiln::testing::Drain;
+/// use kiln::{Kiln, NewJob, Running};
+///
+/// let kiln = Kiln::in_memory()?;
+/// kiln.enqueue(NewJob::new("greet"))?;
+/// let drain = Drain::new(&kiln).worker_fn("greet", |job: &Running<()>| {
+///     job.kiln().enqueue(NewJob::new("wave")).map(|_| ())
+/// })?;
+/// let drained = drain.worker_fn("wave", |_: &Running<()>| ())?.drain()?;
+/// assert_eq!(drained.completed, 2);
+/// # Ok::<(), kiln::Error>(())
+/// ```
+pub struct Drain {
+    kiln: Kiln,
+    workers: Registry,
+    scheduled: bool,
+    reraise: bool,
+}
+
+/// What became of the jobs of a [drain](Drain::drain): how many attempts ended in each way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Completed.
+    pub completed: usize,
+    /// Failed, to be retried.
+    pub retryable: usize,
+    /// Failed for good.
+    pub discarded: usize,
+    /// Cancelled by their worker.
+    pub cancelled: usize,
+    /// Snoozed.
+    pub scheduled: usize,
+}
+
+struct NoDesk;
+
+impl Desk for NoDesk {
+    fn remind(&self, _: &Arc<Reporter>) {}
+}
+
+impl Drain {
+    /// Knows no worker yet.
+    pub fn new(kiln: &Kiln) -> Self {
+        Self { kiln: kiln.clone(), workers: Registry::default(), scheduled: false, reraise: false }
+    }
+
+    /// Adds a worker.
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](Error::is_invalid) for a name that was given before.
+    pub fn worker<W: Worker>(mut self, worker: W) -> Result<Self> {
+        self.workers.add(worker)?;
+        Ok(self)
+    }
+
+    /// Adds a closure as the worker of this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`worker`](Self::worker).
+    pub fn worker_fn<A, R, F>(mut self, name: &str, process: F) -> Result<Self>
+    where
+        A: DeserializeOwned + 'static,
+        R: IntoOutcome + 'static,
+        F: Fn(&Running<A>) -> R + Send + Sync + 'static,
+    {
+        self.workers.add_fn(name, process)?;
+        Ok(self)
+    }
+
+    /// Executes scheduled and retryable jobs as well, as if they were due. A job that always fails is then executed
+    /// until it is discarded; one that always snoozes, for ever.
+    pub fn with_scheduled(mut self) -> Self {
+        self.scheduled = true;
+        self
+    }
+
+    /// Ends the drain at the first error of a worker, with that error, and passes panics on. Otherwise they become
+    /// what they become in a runtime.
+    pub fn reraising(mut self) -> Self {
+        self.reraise = true;
+        self
+    }
+
+    /// Executes jobs of all queues, in claim order, until none is left that these workers know.
+    ///
+    /// # Errors
+    ///
+    /// What the database reports; with [`reraising`](Self::reraising), the first error of a worker.
+    pub fn drain(&self) -> Result<Drained> {
+        let hand = Hand::new(&self.kiln, self.workers.names());
+        let mut drained = Drained::default();
+        loop {
+            if self.scheduled {
+                self.kiln.retry(Filter::new().states([State::Scheduled, State::Retryable]))?;
+            }
+            let mut idle = true;
+            for queue in self.queues()? {
+                for job in hand.claim(&queue, 1)? {
+                    idle = false;
+                    self.execute(&hand, job, &mut drained)?;
+                }
+            }
+            if idle {
+                return Ok(drained);
+            }
+        }
+    }
+
+    fn queues(&self) -> Result<BTreeSet<String>> {
+        let counts = self.kiln.count(Filter::new().state(State::Available))?;
+        Ok(counts.iter().map(|(queue, _, _)| queue.to_owned()).collect())
+    }
+
+    fn execute(&self, hand: &Hand, job: Job, drained: &mut Drained) -> Result<()> {
+        let job = Arc::new(job);
+        let result = if self.reraise {
+            Ok(self.process(&job, super::fence(&job)))
+        } else {
+            crate::runtime::catch(|| self.process(&job, super::fence(&job)))
+        };
+        let error = match result {
+            Ok(Ok(outcome)) => {
+                match &outcome {
+                    Outcome::Snooze { .. } => drained.scheduled += 1,
+                    Outcome::Cancel { .. } => drained.cancelled += 1,
+                    _ => drained.completed += 1,
+                }
+                hand.ack(&job, outcome)?;
+                return Ok(());
+            }
+            Ok(Err(failure)) => failure.to_string(),
+            Err(panic) => panic,
+        };
+        match job.attempt >= job.max_attempts {
+            true => drained.discarded += 1,
+            false => drained.retryable += 1,
+        }
+        let own = self.workers.get(&job.worker).and_then(|worker| worker.backoff(&job));
+        let draw = self.kiln.dice().draw();
+        let delay = own.unwrap_or_else(|| backoff::default_delay(job.attempt, job.max_attempts, draw));
+        hand.fail(&job, &error, delay)?;
+        if self.reraise { Err(Error::malformed(format!("{job} failed: {error}"))) } else { Ok(()) }
+    }
+
+    /// Runs one job through its worker, with its arguments written to JSON and read back, and nothing stored.
+    ///
+    /// # Errors
+    ///
+    /// The worker's own, and that of a job that may not be enqueued.
+    pub fn perform(&self, job: NewJob) -> Result<Outcome, Failure> {
+        let mut job = self.kiln.build(job)?.job;
+        job.attempt = 1;
+        job.state = State::Executing;
+        job.attempted_at = Some(self.kiln.clock().now());
+        let fence = super::fence(&job);
+        self.process(&Arc::new(job), fence)
+    }
+
+    fn process(&self, job: &Arc<Job>, fence: Fence) -> Result<Outcome, Failure> {
+        let Some(worker) = self.workers.get(&job.worker) else {
+            return Err(format!("worker {:?} is not known to this drain", job.worker).into());
+        };
+        let reporter = Arc::new(Reporter::new(self.kiln.clone(), Arc::clone(job), fence));
+        let (flag, desk) = (Arc::new(Flag::default()), Arc::new(NoDesk));
+        let control = Control { fence, flag, deadline: None, kiln: self.kiln.clone(), reporter, desk };
+        let result = worker.process(job, &control);
+        control.reporter.write();
+        result
+    }
+}
