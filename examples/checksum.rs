@@ -8,8 +8,8 @@
 //! * Every run scans the tree anew. A file is read when it is new, when its size or its modification time is not what
 //!   it was when it was read last, or when that failed. No other file is opened. What has vanished leaves the memory
 //!   and the manifest.
-//! * A file that cannot be read, or changes meanwhile, is tried three times, then its job is discarded with the reason.
-//!   An attempt cut short by a kill does not count.
+//! * A file that cannot be read, or changes meanwhile, is tried three times in a run, then its job is discarded with the
+//!   reason.
 //! * A folder that cannot be read is a failure; the sums known of what is below it stay in the manifest.
 //! * The manifest has DIR as it was given in front of every name, so that `sha256sum -c` works from the same place.
 //!   It is sorted by the names' bytes, and replaced as a whole at the end. Names that are no text are kept as they are.
@@ -30,7 +30,7 @@ use std::{env, mem, slice, thread};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use kiln::{Changes, Failure, Filter, Job, Kiln, NewJob, Outcome, Running, Runtime, State, Worker};
+use kiln::{Changes, Failure, Filter, Job, Kiln, NewJob, Outcome, Running, RuntimeHealth, State, Worker};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
@@ -156,9 +156,10 @@ fn run() -> Result<ExitCode> {
     let started = Instant::now();
     let tree = Tree::open(&options)?;
     let kiln = &tree.kiln;
-    // What executes although nothing runs yet was cut short by a kill. That attempt is made good.
-    let cut_short = tree.jobs().state(State::Executing);
-    kiln.update(cut_short, |job: &Job| Changes::new().max_attempts(job.attempt + Checksum::MAX_ATTEMPTS))?;
+    // What an earlier run has begun and not ended is tried as often as what is new.
+    let known = tree.known()?;
+    let begun: Vec<i64> = known.values().filter(|job| job.waits && job.begun).map(|job| job.id).collect();
+    kiln.update(begun, |job: &Job| Changes::new().max_attempts(job.attempt + Checksum::MAX_ATTEMPTS))?;
 
     let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} to go";
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(template)?);
@@ -170,20 +171,21 @@ fn run() -> Result<ExitCode> {
         .retention(State::Cancelled, Duration::MAX)
         .retention(State::Discarded, Duration::MAX)
         .start()?;
-    tree.refuse_company(&runtime)?;
+    let own = runtime.id().ok_or("the runtime does not run")?;
+    tree.refuse_company(&own)?;
     // A manifest that cannot be written is found out now, not after hours.
     let draft = File::create(&tree.draft).map_err(|error| format!("cannot write {:?}: {error}", tree.draft))?;
 
-    let scan = tree.scan(&bar)?;
+    let scan = tree.scan(known, &bar)?;
     kiln.cancel(&scan.vanished[..])?;
-    // The newest first, as what was enqueued last is mostly done last: one that is not done is found at once.
     let unfinished = tree.jobs().states(State::ALL.into_iter().filter(|state| !state.is_finished()));
-    while !kiln.list(unfinished.clone().newest_first().limit(1))?.is_empty() {
-        thread::sleep(Duration::from_millis(50));
+    // The newest first: it is mostly the last to be done.
+    while let Some(job) = kiln.list(unfinished.clone().newest_first().limit(1))?.pop() {
+        kiln.wait(job.id, Duration::MAX)?;
     }
     kiln.delete(&scan.vanished[..])?;
 
-    let (sums, mut failures) = tree.results()?;
+    let Results { sums, mut failures, read, read_bytes } = tree.results(&own)?;
     failures.extend(scan.failures);
     tree.write(draft, &sums)?;
     runtime.stop();
@@ -191,7 +193,6 @@ fn run() -> Result<ExitCode> {
 
     let seconds = started.elapsed().as_secs_f64();
     let bytes: u64 = sums.values().map(|sum| sum.stamp.size).sum();
-    let (read, read_bytes) = (sums.len() - scan.unchanged.0, bytes - scan.unchanged.1);
     println!("files:    {} in {}", sums.len(), options.manifest.display());
     println!("bytes:    {bytes} ({})", HumanBytes(bytes));
     println!("read now: {read} files, {read_bytes} bytes");
@@ -221,6 +222,7 @@ struct Tree {
 struct Known {
     id: i64,
     waits: bool,
+    begun: bool,
     /// Of a file that was read.
     stamp: Option<Stamp>,
 }
@@ -228,18 +230,24 @@ struct Known {
 /// What a walk through the tree has found, but for the files to be read.
 #[derive(Default)]
 struct Scan {
-    /// Files and bytes.
-    unchanged: (usize, u64),
     /// Jobs of files that are no more.
     vanished: Vec<i64>,
     failures: Failures,
 }
 
-/// Sums by path as the manifest has it, in its order.
-type Sums = BTreeMap<Vec<u8>, Sum>;
-
 /// Paths within the tree, and reasons.
 type Failures = Vec<(PathBuf, String)>;
+
+/// What came of all jobs of the tree.
+#[derive(Default)]
+struct Results {
+    /// By path as the manifest has it, in its order.
+    sums: BTreeMap<Vec<u8>, Sum>,
+    failures: Failures,
+    /// By this run.
+    read: u64,
+    read_bytes: u64,
+}
 
 impl Tree {
     fn open(options: &Options) -> Result<Tree> {
@@ -285,10 +293,21 @@ impl Tree {
         Ok(())
     }
 
-    fn refuse_company(&self, own: &Runtime) -> Result<()> {
-        let (id, runtimes) = (own.id(), self.kiln.health()?.runtimes);
-        let mut others = runtimes.iter().filter(|other| Some(&other.id) != id.as_ref());
-        match others.find(|other| other.workers.iter().any(|worker| worker == Checksum::NAME)) {
+    fn known(&self) -> Result<HashMap<PathBuf, Known>> {
+        let mut known = HashMap::new();
+        self.each_job(|job| {
+            let sum = if job.state == State::Completed { job.recorded::<Sum>()? } else { None };
+            let (waits, begun) = (!job.state.is_finished(), job.attempt > 0);
+            let path = job.args.decode::<Entry>()?.path().to_owned();
+            known.insert(path, Known { id: job.id, waits, begun, stamp: sum.map(|sum| sum.stamp) });
+            Ok(())
+        })?;
+        Ok(known)
+    }
+
+    fn refuse_company(&self, own: &str) -> Result<()> {
+        let knows = |other: &RuntimeHealth| other.workers.iter().any(|worker| worker == Checksum::NAME);
+        match self.kiln.health()?.runtimes.iter().find(|other| other.id != own && knows(other)) {
             Some(other) => Err(format!("another run is at work on this database: process {}", other.pid).into()),
             None => Ok(()),
         }
@@ -297,15 +316,7 @@ impl Tree {
     /// Walks through the tree and enqueues what has to be read.
     ///
     /// A kill between two batches does no harm: the next scan knows the jobs of the first one.
-    fn scan(&self, bar: &ProgressBar) -> Result<Scan> {
-        let mut known = HashMap::new();
-        self.each_job(|job| {
-            let sum = if job.state == State::Completed { job.recorded::<Sum>()? } else { None };
-            let waits = !job.state.is_finished();
-            let path = job.args.decode::<Entry>()?.path().to_owned();
-            known.insert(path, Known { id: job.id, waits, stamp: sum.map(|sum| sum.stamp) });
-            Ok(())
-        })?;
+    fn scan(&self, mut known: HashMap<PathBuf, Known>, bar: &ProgressBar) -> Result<Scan> {
         let mut scan = Scan::default();
         let (mut outdated, mut new) = (Vec::new(), Vec::new());
         for entry in WalkDir::new(&self.root).min_depth(1) {
@@ -322,11 +333,7 @@ impl Tree {
             let path = entry.path().strip_prefix(&self.root)?;
             let stamp = Stamp::from(&found);
             match known.remove(path) {
-                Some(Known { stamp: Some(read), .. }) if read == stamp => {
-                    scan.unchanged.0 += 1;
-                    scan.unchanged.1 += stamp.size;
-                    continue;
-                }
+                Some(Known { stamp: Some(read), .. }) if read == stamp => continue,
                 Some(Known { waits: true, .. }) => {}
                 job => {
                     outdated.extend(job.map(|job| job.id));
@@ -358,25 +365,30 @@ impl Tree {
         Some((path.to_owned(), cause.to_string()))
     }
 
-    fn results(&self) -> Result<(Sums, Failures)> {
-        let (mut sums, mut failures) = (Sums::new(), Failures::new());
+    fn results(&self, own: &str) -> Result<Results> {
+        let mut results = Results::default();
         self.each_job(|job| {
             let entry: Entry = job.args.decode()?;
             if job.state == State::Completed
-                && let Some(sum) = job.recorded()?
+                && let Some(sum) = job.recorded::<Sum>()?
             {
-                sums.insert(self.dir.join(entry.path()).into_os_string().into_encoded_bytes(), sum);
+                if job.attempted_by.iter().any(|runtime| runtime == own) {
+                    results.read += 1;
+                    results.read_bytes += sum.stamp.size;
+                }
+                results.sums.insert(self.dir.join(entry.path()).into_os_string().into_encoded_bytes(), sum);
             } else {
                 let reason = job.errors.into_iter().next_back().map(|last| last.error);
-                failures.push((entry.path().to_owned(), reason.unwrap_or_else(|| format!("its job is {}", job.state))));
+                let reason = reason.unwrap_or_else(|| format!("its job is {}", job.state));
+                results.failures.push((entry.path().to_owned(), reason));
             }
             Ok(())
         })?;
-        Ok((sums, failures))
+        Ok(results)
     }
 
     /// Writes the manifest as sha256sum does: a name in which something had to be escaped has a mark in front.
-    fn write(&self, draft: File, sums: &Sums) -> Result<()> {
+    fn write(&self, draft: File, sums: &BTreeMap<Vec<u8>, Sum>) -> Result<()> {
         let mut out = BufWriter::new(draft);
         for (name, sum) in sums {
             let escaped = name.iter().map(|byte| match byte {
