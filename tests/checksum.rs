@@ -139,7 +139,6 @@ fn a_run_killed_again_and_again_ends_with_every_file_once_and_reads_no_finished_
 }
 
 #[test]
-#[ignore = "a sidecar without a row stays for ever, and a database may still be open when its program ends"]
 fn a_run_that_ends_leaves_nothing_but_its_database_and_its_manifest() {
     let place = Place::new();
     place.write("file", b"1");

@@ -14,18 +14,28 @@ use crate::worker::{Control, Entry, Reason, Reporter};
 use crate::{Failure, Outcome, observing};
 
 /// The life of a worker thread.
-pub(super) fn work(house: &Arc<House>, lane: &Lane) {
+pub(super) fn live(house: Arc<House>, lane: &Lane) {
+    let sent_away = work(&house, lane);
+    // Whoever waits for the threads wants the database closed when they are gone.
+    drop(house);
+    if sent_away {
+        lane.left();
+    }
+}
+
+/// Says whether the lane has sent the thread away; otherwise another has its place.
+fn work(house: &Arc<House>, lane: &Lane) -> bool {
     while let Some(task) = lane.next() {
         let end = execute(house, &task);
         if house.settle(task.fence, end).is_none() {
-            // Written off: another thread has this one's place.
             house.unstuck();
-            return;
+            return false;
         }
         drop(task);
         lane.done();
         house.engine().turn();
     }
+    true
 }
 
 fn execute(house: &Arc<House>, task: &Task) -> End {

@@ -283,7 +283,7 @@ impl House {
         let house = self.itself.upgrade().expect("BUG: a house that delivers is not gone");
         let name = format!("kiln-{}", lane.queue);
         let place = Arc::clone(lane);
-        let hired = thread::Builder::new().name(name).spawn(move || execute::work(&house, &place));
+        let hired = thread::Builder::new().name(name).spawn(move || execute::live(house, &place));
         if hired.is_err() && lane.unborn() {
             // Better done elsewhere or later than never.
             self.give_back_ready();

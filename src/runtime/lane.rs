@@ -48,6 +48,8 @@ struct State {
     idle: usize,
     /// Threads that will look for work without being woken.
     returning: usize,
+    /// Threads that will not look for work any more.
+    leaving: usize,
     closed: bool,
 }
 
@@ -140,7 +142,8 @@ impl Lane {
         state.ready.extend(tasks);
         let refused = state.excess();
         let to_wake = state.ready.len().saturating_sub(state.returning).min(state.idle);
-        let missing = state.ready.len().saturating_sub(hands).min(state.limit.saturating_sub(state.threads));
+        let room = state.limit.saturating_sub(state.threads - state.leaving);
+        let missing = state.ready.len().saturating_sub(hands).min(room);
         state.threads += missing;
         // A thread about to be born looks for work by itself.
         state.returning += missing;
@@ -167,15 +170,22 @@ impl Lane {
             if let Some(task) = state.ready.pop_front() {
                 return Some(task);
             }
-            if state.closed || state.threads > state.limit {
-                state.threads -= 1;
-                self.work.notify_all();
+            if state.closed || state.threads - state.leaving > state.limit {
+                state.leaving += 1;
                 return None;
             }
             state.idle += 1;
             self.work.wait(&mut state);
             state.idle -= 1;
         }
+    }
+
+    /// The calling thread was sent away, and has let go of all it held.
+    pub fn left(&self) {
+        let mut state = self.state.lock();
+        state.threads -= 1;
+        state.leaving -= 1;
+        self.work.notify_all();
     }
 
     /// The calling thread's job has ended: its slot is free, and the thread comes back for more.
@@ -297,6 +307,7 @@ mod tests {
         lane.set(1, false);
         lane.done();
         assert!(lane.next().is_none(), "the first to come is one too many");
+        lane.left();
         lane.done();
         assert_eq!(lane.demand(), Some(1));
         assert_eq!(lane.deliver(1, tasks([3])).missing, 0, "the other is enough");
@@ -317,6 +328,8 @@ mod tests {
         assert!(!lane.wants() && !lane.is_over(), "a job runs");
         lane.done();
         assert!(!lane.is_over(), "a thread is there");
-        assert!(lane.next().is_none() && lane.is_over());
+        assert!(lane.next().is_none() && !lane.is_over(), "it is leaving");
+        lane.left();
+        assert!(lane.is_over());
     }
 }
