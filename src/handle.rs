@@ -81,7 +81,7 @@ impl Kiln {
         KilnBuilder::new(Place::Memory)
     }
 
-    /// Stores a job. When it returns, the job survives whatever [`Durability`] promises.
+    /// Stores a job. When it returns, the job survives whatever [`Durability`](crate::Durability) promises.
     ///
     /// # Errors
     ///

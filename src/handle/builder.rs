@@ -75,7 +75,7 @@ impl KilnBuilder {
     }
 
     /// Shows every job that is built on this handle to this hook, before it is stored, with its
-    /// [`extra`](NewJob::extra). What the hook changes is validated again. Hooks run in the order they are given.
+    /// [`extra`](crate::NewJob::extra). What the hook changes is validated again. Hooks run in the order they are given.
     ///
     /// ```
     /// use kiln::{Kiln, NewJob};
