@@ -567,7 +567,7 @@ impl Place {
             meta["cancel_attempted_at"] = json!("<now>");
         }
         let mut attempted_by = json!(job.attempted_by);
-        let is_id = |word: &String| word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_id = |word: &String| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         if expected["attempted_by"][1] == "uuid" && job.attempted_by.get(1).is_some_and(is_id) {
             attempted_by[1] = json!("uuid");
         }

@@ -653,7 +653,7 @@ fn apply(line: &Line, expected: &mut BTreeMap<i64, Row>, after: &mut BTreeMap<i6
             }
             Mine => {
                 let owner = got.json("attempted_by");
-                let is_id = |id: &str| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let is_id = |id: &str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
                 let mine = owner[0] == "here" && owner[1].as_str().is_some_and(is_id) && owner[2].is_null();
                 row.set("attempted_by", if mine { owner } else { json!("a runtime of this node") });
             }
