@@ -187,6 +187,7 @@ fn run() -> Result<ExitCode> {
 
     let Results { sums, mut failures, read, read_bytes } = tree.results(&own)?;
     failures.extend(scan.failures);
+    failures.sort();
     tree.write(draft, &sums)?;
     runtime.stop();
     bar.finish_and_clear();
@@ -238,7 +239,7 @@ struct Scan {
 /// Paths within the tree, and reasons.
 type Failures = Vec<(PathBuf, String)>;
 
-/// What came of all jobs of the tree.
+/// What came of a run.
 #[derive(Default)]
 struct Results {
     /// By path as the manifest has it, in its order.
@@ -293,6 +294,7 @@ impl Tree {
         Ok(())
     }
 
+    /// What is known of the files, by path.
     fn known(&self) -> Result<HashMap<PathBuf, Known>> {
         let mut known = HashMap::new();
         self.each_job(|job| {
@@ -365,6 +367,7 @@ impl Tree {
         Some((path.to_owned(), cause.to_string()))
     }
 
+    /// What came of the jobs, once all have ended.
     fn results(&self, own: &str) -> Result<Results> {
         let mut results = Results::default();
         self.each_job(|job| {
