@@ -105,6 +105,10 @@ impl Keepers {
         let reported = self.house.write_reports(now);
         if now >= self.prune {
             self.prune = self.prune(now);
+            // Rings are hints and the table is the truth: one that was lost costs a minute at the most.
+            self.due = Due::Unknown;
+            self.crons.look();
+            self.house.lanes.read().iter().for_each(|lane| lane.ring());
         }
         let rests = [Some(self.look), Some(self.prune), fired, staged, watched, reported, now.checked_add(LONGEST)];
         rests.into_iter().flatten().min().unwrap_or(now)
@@ -162,6 +166,8 @@ impl Keepers {
     fn stage(&mut self, now: Instant) -> Option<Instant> {
         let time = self.house.now();
         if self.due.is_now(time) {
+            // Until the new plan is made, every job that becomes due is news: one may be committed after the look below.
+            self.house.alarm.plan(None);
             self.due = match self.house.engine().stage(&self.house.queues(), time, STAGE_BATCH) {
                 Ok(staged) => {
                     self.house.observers().count(staged.staged, |count| Event::Staged { count });
