@@ -110,7 +110,13 @@
 //!
 //! # Features
 //!
-//! `testing`, off by default: a clock to turn by hand and a runtime without threads, for tests.
+//! All off by default.
+//!
+//! | feature | |
+//! | --- | --- |
+//! | `testing` | a clock to turn by hand, a runtime without threads, assertions: for tests |
+//! | `tracing` | a span and events for each job, through the crate `tracing`, with target `kiln` |
+//! | `metrics` | counters and histograms by queue, worker and state, through the crate `metrics` |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
