@@ -197,7 +197,7 @@ fn what_is_no_database_is_not_touched() {
     let folder = Folder::new();
     let text = "Dear diary, this is no database. ".repeat(1000);
     // SQLite itself leaves a file of one byte where it worked around a bug of a file system, and takes it for empty.
-    let contents = [2, 15, 99, 100, 511, 512, 513, 4096, 30_000].map(|length| text.as_bytes()[..length].to_vec());
+    let contents = [1, 2, 15, 99, 100, 511, 512, 513, 4096, 30_000].map(|length| text.as_bytes()[..length].to_vec());
     let zeros = [vec![0; 100], vec![0; 4096]];
     let almost = [b"SQLite format 3\0".to_vec(), [b"SQLite format 3\0".as_slice(), &[7; 5000]].concat()];
     for content in contents.into_iter().chain(zeros).chain(almost) {
