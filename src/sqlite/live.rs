@@ -13,7 +13,7 @@ use crate::error::Kind;
 use crate::{Error, Result};
 
 /// A sidecar that is not there may have been deleted under a living runtime; that one puts it back within this time.
-const MISSING: Duration = Duration::from_secs(2);
+const MISSING: Duration = Duration::from_secs(4);
 
 pub(super) struct Live {
     /// The database's file; `None` for one in memory, where all who live are here.

@@ -49,7 +49,8 @@ fn a_sidecar_that_comes_back_is_locked_however_often_others_look_at_it() {
     let folder = Folder::new();
     drop(folder.kiln());
     let child = Child::worker(&folder, 1);
-    // Somebody has to be there, for the child to care what others think of it; but this one does not think.
+    child.says("started");
+    // Somebody is there who might look, but does not: this test does it instead.
     let other = Child::worker(&folder, 1);
     other.says("started");
     other.signal("STOP");
