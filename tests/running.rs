@@ -154,3 +154,18 @@ fn a_job_enqueues_further_jobs() {
     assert_eq!(names.recv_timeout(LONG).unwrap(), "child");
     runtime.stop();
 }
+
+#[test]
+fn a_job_left_without_an_attempt_by_an_update_is_discarded_by_a_runtime_that_is_alone() {
+    let kiln = Kiln::in_memory().unwrap();
+    let runtime = kiln.runtime().worker_fn("fails", |_: &Nothing| Err::<(), _>(Failure::from("no"))).start().unwrap();
+    let id = kiln.enqueue(NewJob::new("fails")).unwrap().id;
+    while kiln.get(id).unwrap().unwrap().state != State::Retryable {
+        std::thread::yield_now();
+    }
+    let due = kiln.get(id).unwrap().unwrap().inserted_at;
+    kiln.update(id, kiln::Changes::new().max_attempts(1).scheduled_at(due)).unwrap();
+    let job = kiln.wait(id, LONG).unwrap().expect("it ends");
+    assert_eq!((job.state, job.attempt), (State::Discarded, 1));
+    runtime.stop();
+}
