@@ -43,7 +43,8 @@ type Crews = Vec<(String, Arc<dyn Crew>)>;
 pub(super) struct Writer {
     line: Mutex<Line>,
     connection: Mutex<Link>,
-    crews: RwLock<Crews>,
+    /// As a whole, so that a transaction takes them along for the price of a count.
+    crews: RwLock<Arc<Crews>>,
     peers: Peers,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
@@ -90,15 +91,15 @@ impl Writer {
 
     pub fn attach(&self, id: &str, crew: Arc<dyn Crew>) {
         self.peers.is_here(id);
-        self.crews.write().push((id.to_owned(), crew));
+        Arc::make_mut(&mut *self.crews.write()).push((id.to_owned(), crew));
     }
 
     pub fn detach(&self, id: &str) {
-        self.crews.write().retain(|(other, _)| other != id);
+        Arc::make_mut(&mut *self.crews.write()).retain(|(other, _)| other != id);
     }
 
-    pub fn crews(&self) -> Crews {
-        self.crews.read().clone()
+    pub fn crews(&self) -> Arc<Crews> {
+        Arc::clone(&self.crews.read())
     }
 
     /// Uses the connection outside of any transaction.
@@ -145,20 +146,21 @@ impl Writer {
     }
 
     fn lead(&self, own: Option<&mut Own<'_>>) {
-        let mut crews = Vec::new();
-        self.take_turns(own, &mut crews);
+        // Those who are here now: one that leaves meanwhile is told of its last acks all the same.
+        let crews = self.crews();
+        self.take_turns(own);
         // Only now, leading no more: an observer may want to write.
         crews.iter().for_each(|(_, crew)| crew.tell());
     }
 
-    fn take_turns(&self, mut own: Option<&mut Own<'_>>, crews: &mut Crews) {
+    fn take_turns(&self, mut own: Option<&mut Own<'_>>) {
         for turn in 1.. {
             let mut line = self.line.lock();
             line.again = false;
             let waiting = std::mem::take(&mut line.waiting);
             drop(line);
 
-            crews.extend(self.transact(own.take(), &waiting));
+            self.transact(own.take(), &waiting);
 
             let mut line = self.line.lock();
             if line.waiting.is_empty() && !line.again {
@@ -174,17 +176,17 @@ impl Writer {
                 None => {
                     line.led = false;
                     drop(line);
-                    self.crews.read().iter().for_each(|(_, crew)| crew.carry_on());
+                    self.crews().iter().for_each(|(_, crew)| crew.carry_on());
                 }
             }
             return;
         }
     }
 
-    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>]) -> Crews {
+    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>]) {
         let mut link = self.connection.lock();
         let mut group = Group { own, waiting };
-        let crews = self.crews.read().clone();
+        let crews = self.crews();
         let mut news = News::default();
         let mut gathered = false;
         match self.attempt(&mut link, &mut group, &crews) {
@@ -219,7 +221,6 @@ impl Writer {
             crews.iter().for_each(|(_, crew)| crew.hear(&news));
             self.line.lock().again |= !gathered;
         }
-        crews
     }
 
     /// One transaction: all of it, or nothing.
