@@ -269,7 +269,7 @@ fn a_file_of_a_newer_kiln_that_is_not_understood_is_not_touched() {
 fn a_file_of_a_newer_kiln_that_only_adds_is_used_and_not_set_back() {
     let folder = Folder::new();
     drop(folder.open());
-    let newer = "UPDATE kiln_schema SET version = 2, min_writer = 1, written_by = 'kiln 1.1.0';
+    let newer = "UPDATE kiln_schema SET version = 3, min_writer = 1, written_by = 'kiln 1.1.0';
                  ALTER TABLE kiln_jobs ADD COLUMN novelty TEXT NOT NULL DEFAULT 'new'";
     stranger(&folder.db()).execute_batch(newer).unwrap();
     let kiln = folder.open();
@@ -279,7 +279,7 @@ fn a_file_of_a_newer_kiln_that_only_adds_is_used_and_not_set_back() {
     let found: (i64, String) = stranger(&folder.db())
         .query_row("SELECT version, novelty FROM kiln_schema, kiln_jobs", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
-    assert_eq!(found, (2, "new".into()));
+    assert_eq!(found, (3, "new".into()));
 }
 
 // An application's own database.

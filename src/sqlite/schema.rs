@@ -10,10 +10,10 @@ use crate::error::Kind;
 use crate::{Error, Result};
 
 /// The version this kiln writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// From version n to n + 1, for n from 0. Within a major release they only add, so that an older kiln keeps working.
-const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 struct Found {
     version: i64,
@@ -49,12 +49,12 @@ pub(super) fn migrate(conn: &Connection) -> Result<()> {
     for migration in MIGRATIONS.iter().skip(version(&tx)? as usize) {
         tx.execute_batch(migration).map_err(failed)?;
     }
-    tx.execute("DELETE FROM kiln_schema", []).map_err(failed)?;
-    tx.execute(
-        "INSERT INTO kiln_schema (version, min_reader, min_writer, written_by) VALUES (?1, 1, 1, ?2)",
-        (VERSION, concat!("kiln ", env!("CARGO_PKG_VERSION"))),
-    )
-    .map_err(failed)?;
+    let written_by = concat!("kiln ", env!("CARGO_PKG_VERSION"));
+    let update = "UPDATE kiln_schema SET version = ?1, written_by = ?2";
+    if tx.execute(update, (VERSION, written_by)).map_err(failed)? == 0 {
+        let insert = "INSERT INTO kiln_schema (version, min_reader, min_writer, written_by) VALUES (?1, 1, 1, ?2)";
+        tx.execute(insert, (VERSION, written_by)).map_err(failed)?;
+    }
     tx.commit().map_err(failed)
 }
 
