@@ -207,7 +207,7 @@ impl RuntimeBuilder {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        // SQLite merges at most 500 sorted lists in one statement, and a claim merges one for each worker.
+        // A claim merges one sorted list for each worker, and the engine so many at the most.
         let workers = self.workers.names().len();
         if workers > 400 {
             return Err(Error::invalid("worker", format!("a runtime may have 400 workers at the most, got {workers}")));
