@@ -7,7 +7,7 @@ use crate::health::Health;
 use crate::queues::{self, Control, QueueCheck, Queues};
 
 /// Control of queues, for all runtimes on the file, in this process and in others; see
-/// [Queues](crate#queues). [`Runtime`](crate::Runtime) has the same verbs for itself alone.
+/// [the guide](crate::guide::queues). [`Runtime`](crate::Runtime) has the same verbs for itself alone.
 impl Kiln {
     /// Pauses a queue, or all, for all runtimes on the file and those to come: they claim nothing more of it. Running
     /// jobs go on; claimed jobs that no thread has begun are given back, untouched.

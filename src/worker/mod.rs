@@ -80,7 +80,7 @@ pub trait Worker: Send + Sync + 'static {
 
     /// How long an attempt may take before it is asked to leave; `None`, the default, is for ever.
     ///
-    /// Not leaving in time has consequences, see [the guide](crate#timeouts).
+    /// Not leaving in time has consequences, see [the guide](crate::guide::running#timeouts).
     fn timeout(&self, job: &Job) -> Option<Duration> {
         let _ = job;
         None

@@ -47,7 +47,7 @@ impl<A> Running<A> {
 
     /// Whether the job is asked to leave: it was cancelled, its time is up, or the runtime stops.
     ///
-    /// What it returns then still counts, see the table of [the guide](crate#cancelling).
+    /// What it returns then still counts, see the table of [the guide](crate::guide::running#cancelling).
     pub fn cancelled(&self) -> bool {
         self.control.flag.is_raised()
     }
