@@ -87,6 +87,20 @@ impl Kiln {
 
     /// How the file and the runtimes on it are doing.
     ///
+    /// ```
+    /// use kiln::{Kiln, NewJob, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().queue("mail", 1).worker_fn("app.Mailer", |_: &Running<()>| ()).start()?;
+    /// kiln.enqueue(NewJob::new("app.Printer"))?;
+    ///
+    /// let health = kiln.health()?;
+    /// assert_eq!(health.unknown_workers["app.Printer"], 1);
+    /// assert_eq!(health.runtimes[0].workers, ["app.Mailer"]);
+    /// assert!(health.runtimes[0].pulse.is_some_and(|pulse| pulse.claiming));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the database cannot be read.
