@@ -23,7 +23,7 @@
 //! | claim | a [`Runtime`] takes it for a free thread of its queue | [queues](guide::queues) |
 //! | execute | its [`Worker`] runs, with a [`Running`] job in hand | [workers](guide::workers), [running jobs](guide::running) |
 //! | ack | the [`Outcome`], or the error, is written: completed, scheduled, cancelled, retryable, discarded | [a job's life](guide::life) |
-//! | stage | when it is due again, it is available again | [a job's life](guide::life) |
+//! | stage | once it is due, or due again, it is available | [a job's life](guide::life) |
 //! | rescue | when its process died, it runs again | [reliability](guide::reliability) |
 //! | prune | a day after its end, it is deleted | [`RuntimeBuilder::retention`] |
 //!
