@@ -41,6 +41,26 @@ pub(super) struct Retention {
 /// | [`timeout_grace`](Self::timeout_grace) | 5 s |
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::{Kiln, Running, State};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let runtime = kiln
+///     .runtime()
+///     .queue("default", 4)
+///     .queue("media", 1)
+///     .worker_fn("shrink", |_: &Running<()>| ())
+///     .grace(Duration::from_secs(2))
+///     .retention(State::Completed, Duration::ZERO)
+///     .retention(State::Discarded, Duration::MAX)
+///     .start()?;
+///
+/// let error = kiln.runtime().queue("media", 0).start().err().unwrap();
+/// assert_eq!(error.field(), Some("limit"));
+/// # Ok::<(), kiln::Error>(())
+/// ```
 #[must_use = "a runtime does nothing until it is started"]
 pub struct RuntimeBuilder {
     kiln: Kiln,
