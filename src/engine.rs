@@ -165,8 +165,14 @@ pub(crate) trait Crew: Send + Sync {
     /// What was said of queues to all runtimes on the file.
     fn heed(&self, rulings: &Rulings);
 
-    /// How it means to run its queues.
+    /// The queues that it runs, and how it means to.
     fn plans(&self) -> Vec<Plan>;
+
+    /// Whether they changed since this was asked last.
+    fn changed(&self) -> bool;
+
+    /// What they changed to could not be made known.
+    fn change(&self);
 
     /// How it is doing.
     fn pulse(&self) -> Pulse;

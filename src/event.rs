@@ -145,19 +145,23 @@ pub enum Event {
         /// For all runtimes on the file, or for one alone.
         for_all: bool,
     },
-    /// A runtime runs one more queue.
+    /// One more queue is run.
     #[non_exhaustive]
     QueueStarted {
-        /// Its name.
-        queue: String,
-        /// How many of its jobs the runtime runs at once, at the most.
-        limit: usize,
+        /// Which.
+        queues: Queues,
+        /// How many of its jobs a runtime runs at once, at the most; `None` where those run it again that did before.
+        limit: Option<usize>,
+        /// By all runtimes on the file, or by one alone.
+        for_all: bool,
     },
-    /// A runtime runs a queue no more.
+    /// A queue is run no more.
     #[non_exhaustive]
     QueueStopped {
-        /// Its name.
-        queue: String,
+        /// Which.
+        queues: Queues,
+        /// By no runtime on the file, or by one not.
+        for_all: bool,
     },
 }
 
@@ -263,15 +267,15 @@ impl fmt::Display for Event {
             | Event::Retried { count }
             | Event::Deleted { count }
             | Event::Updated { count } => write!(f, " count={count}"),
-            Event::Paused { queues, for_all } | Event::Resumed { queues, for_all } => {
+            Event::Paused { queues, for_all }
+            | Event::Resumed { queues, for_all }
+            | Event::QueueStopped { queues, for_all } => {
                 write!(f, " queue={queues} for_all={for_all}")
             }
-            Event::Scaled { queues, limit, for_all } => {
+            Event::Scaled { queues, limit, for_all } | Event::QueueStarted { queues, limit, for_all } => {
                 let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
                 write!(f, " queue={queues} limit={limit} for_all={for_all}")
             }
-            Event::QueueStarted { queue, limit } => write!(f, " queue={queue} limit={limit}"),
-            Event::QueueStopped { queue } => write!(f, " queue={queue}"),
             Event::Enqueued { .. } | Event::Stuck { .. } => Ok(()),
         }
     }

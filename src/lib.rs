@@ -69,11 +69,12 @@
 //! | claim nothing more, let running jobs end | [`Runtime::pause`] | [`Kiln::pause`] |
 //! | end that | [`Runtime::resume`] | [`Kiln::resume`] |
 //! | change the limit, let running jobs end | [`Runtime::scale`] | [`Kiln::scale`] |
-//! | run one more queue, or one less | [`Runtime::start_queue`], [`Runtime::stop_queue`] | |
+//! | run one more queue | [`Runtime::start_queue`] | [`Kiln::start_queue`] |
+//! | run one less | [`Runtime::stop_queue`] | [`Kiln::stop_queue`] |
 //!
 //! Each takes the name of a queue or [`Queues::All`]. What is said for all is a row: it survives restarts, and it
 //! reaches runtimes in other processes within milliseconds. What a runtime is told itself lasts as long as the
-//! [`Runtime`]. A queue paused by either is paused, and has to be resumed by the same; of two limits, the one that was
+//! [`Runtime`]. A queue paused or stopped by either is so, and has to be resumed or started by the same; of two limits, the one that was
 //! set last holds; and what is said of one queue after something was said of all goes for that queue.
 //! [`Kiln::check`] tells how each live runtime runs its queues.
 //!

@@ -31,6 +31,8 @@ pub(super) struct House {
     /// The queues, as this runtime means to run them.
     pub plans: Arc<Mutex<Vec<Plan>>>,
     pub rulings: Mutex<Rulings>,
+    /// Which queues are run changed since it was made known.
+    pub changed: AtomicBool,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
     acks: Mutex<Acks>,
@@ -82,6 +84,7 @@ impl House {
             lanes: RwLock::default(),
             plans,
             rulings: Mutex::default(),
+            changed: AtomicBool::new(false),
             alarm: Alarm::default(),
             acks: Mutex::default(),
             acked: Mutex::default(),
@@ -381,7 +384,15 @@ impl Crew for House {
     }
 
     fn plans(&self) -> Vec<Plan> {
-        self.plans.lock().clone()
+        self.run_plans()
+    }
+
+    fn changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    fn change(&self) {
+        self.changed.store(true, Ordering::Release);
     }
 
     fn pulse(&self) -> Pulse {

@@ -196,7 +196,7 @@ SELECT id, node, pid, port, queues, workers, started_at, plans FROM kiln_runtime
 
 pub(super) const ANNOUNCE: &str = "UPDATE kiln_runtimes SET queues = ?2, plans = ?3 WHERE id = ?1";
 
-pub(super) const RULINGS: &str = "SELECT queue, paused, \"limit\", scaled_at FROM kiln_queues";
+pub(super) const RULINGS: &str = "SELECT queue, paused, \"limit\", scaled_at, run FROM kiln_queues";
 
 pub(super) const SAY_PAUSED: &str = "
 INSERT INTO kiln_queues (queue, paused) VALUES (?1, ?2) ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused";
@@ -210,3 +210,8 @@ VALUES (?1, ?2, max(?3, (SELECT coalesce(max(scaled_at), 0) + 1 FROM kiln_queues
 ON CONFLICT (queue) DO UPDATE SET \"limit\" = excluded.\"limit\", scaled_at = excluded.scaled_at";
 
 pub(super) const UNSAY_LIMITS: &str = "UPDATE kiln_queues SET \"limit\" = NULL";
+
+pub(super) const SAY_RUN: &str = "
+INSERT INTO kiln_queues (queue, run) VALUES (?1, ?2) ON CONFLICT (queue) DO UPDATE SET run = excluded.run";
+
+pub(super) const UNSAY_RUNS: &str = "UPDATE kiln_queues SET run = NULL";

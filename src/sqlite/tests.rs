@@ -118,6 +118,8 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::UNSAY_PAUSES,
         sql::SAY_LIMIT,
         sql::UNSAY_LIMITS,
+        sql::SAY_RUN,
+        sql::UNSAY_RUNS,
     ];
     let claims = [1, 2, 7].map(sql::claim);
     fixed.map(str::to_owned).into_iter().chain(claims).map(|sql| (sql, few)).collect()

@@ -3,7 +3,8 @@
 -- How often the job was executing when its process died.
 ALTER TABLE kiln_jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 
--- Said for all runtimes: 1 runs the queue with the limit beside it, 0 does not run it. NULL: nothing.
+-- Who runs the queue: nobody for 0, every runtime with at most so many of its jobs at once for 1 and more, those that
+-- were built with it for less. NULL: nothing was said.
 ALTER TABLE kiln_queues ADD COLUMN run INTEGER;
 
 -- What else an entry's jobs are given: how they are unique, as JSON, and when they expire, in microseconds after the slot
