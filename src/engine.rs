@@ -199,6 +199,8 @@ pub(crate) struct Done {
     /// For each ack, in their order: what the job became; `None` where the attempt was no longer the job's.
     pub acked: Vec<Option<State>>,
     pub claimed: Vec<Claimed>,
+    /// Jobs that the claim found too late, and cancelled.
+    pub expired: Vec<Job>,
     /// There may be jobs that the claim did not get to.
     pub more: bool,
 }

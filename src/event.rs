@@ -35,6 +35,12 @@ pub enum Event {
         /// The job.
         job: Subject,
     },
+    /// An enqueue found a [double](crate::Unique), and stored nothing; what of it was replaced, was.
+    #[non_exhaustive]
+    Conflicted {
+        /// The job that was there.
+        job: Subject,
+    },
     /// A runtime took a job to execute it.
     #[non_exhaustive]
     Claimed {
@@ -62,6 +68,12 @@ pub enum Event {
         job: Subject,
         /// What the job became; `None` when the attempt was no longer the job's.
         state: Option<State>,
+    },
+    /// A job was not claimed before it [expired](crate::NewJob::expires_at), and is cancelled.
+    #[non_exhaustive]
+    Expired {
+        /// The job.
+        job: Subject,
     },
     /// An attempt did not end in time, and its thread was written off.
     #[non_exhaustive]
@@ -163,6 +175,30 @@ pub enum Event {
         /// By no runtime on the file, or by one not.
         for_all: bool,
     },
+    /// A cron entry was added, or given a definition anew.
+    #[non_exhaustive]
+    CronAdded {
+        /// Its name.
+        name: String,
+    },
+    /// A cron entry was paused.
+    #[non_exhaustive]
+    CronPaused {
+        /// Its name.
+        name: String,
+    },
+    /// A cron entry was resumed.
+    #[non_exhaustive]
+    CronResumed {
+        /// Its name.
+        name: String,
+    },
+    /// A cron entry was deleted.
+    #[non_exhaustive]
+    CronDeleted {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Which job an event is about. Its arguments are not there: they do not belong into logs.
@@ -190,9 +226,11 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Event::Enqueued { .. } => "enqueued",
+            Event::Conflicted { .. } => "conflicted",
             Event::Claimed { .. } => "claimed",
             Event::Executed { .. } => "executed",
             Event::Acked { .. } => "acked",
+            Event::Expired { .. } => "expired",
             Event::Stuck { .. } => "stuck",
             Event::Progressed { .. } => "progressed",
             Event::Staged { .. } => "staged",
@@ -207,6 +245,10 @@ impl Event {
             Event::Scaled { .. } => "scaled",
             Event::QueueStarted { .. } => "queue_started",
             Event::QueueStopped { .. } => "queue_stopped",
+            Event::CronAdded { .. } => "cron_added",
+            Event::CronPaused { .. } => "cron_paused",
+            Event::CronResumed { .. } => "cron_resumed",
+            Event::CronDeleted { .. } => "cron_deleted",
         }
     }
 
@@ -228,6 +270,8 @@ impl Event {
     pub fn job(&self) -> Option<&Subject> {
         match self {
             Event::Enqueued { job }
+            | Event::Conflicted { job }
+            | Event::Expired { job }
             | Event::Claimed { job, .. }
             | Event::Executed { job, .. }
             | Event::Acked { job, .. }
@@ -276,7 +320,11 @@ impl fmt::Display for Event {
                 let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
                 write!(f, " queue={queues} limit={limit} for_all={for_all}")
             }
-            Event::Enqueued { .. } | Event::Stuck { .. } => Ok(()),
+            Event::CronAdded { name }
+            | Event::CronPaused { name }
+            | Event::CronResumed { name }
+            | Event::CronDeleted { name } => write!(f, " name={name:?}"),
+            Event::Enqueued { .. } | Event::Conflicted { .. } | Event::Expired { .. } | Event::Stuck { .. } => Ok(()),
         }
     }
 }
@@ -306,6 +354,18 @@ impl Observers {
         for observer in &self.0 {
             // An observer that panics harms itself alone.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
+        }
+    }
+
+    /// Tells what came of the enqueue of each of these.
+    pub fn enqueued<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>) {
+        if self.any() {
+            jobs.into_iter().for_each(|job| {
+                self.tell(|| match job.conflict {
+                    false => Event::Enqueued { job: job.into() },
+                    true => Event::Conflicted { job: job.into() },
+                });
+            });
         }
     }
 

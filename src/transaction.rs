@@ -3,7 +3,6 @@
 
 use rusqlite::Transaction;
 
-use crate::event::Event;
 use crate::sqlite::within;
 use crate::{Error, Job, Kiln, NewJob, Outcome, Result, Running};
 
@@ -40,9 +39,7 @@ impl Kiln {
     pub fn enqueue_in(&self, tx: &Transaction<'_>, job: NewJob) -> Result<Job> {
         self.check_place(tx)?;
         let (job, news) = within::enqueue(tx, self.build(job)?)?;
-        if !job.conflict {
-            self.observers().tell(|| Event::Enqueued { job: (&job).into() });
-        }
+        self.observers().enqueued([&job]);
         self.engine().expect(news);
         Ok(job)
     }

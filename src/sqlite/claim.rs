@@ -13,12 +13,11 @@ use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verd
 
 pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
     let acked = turn.acks.iter().map(|ack| acknowledge(tx, ack, turn.now)).collect::<Result<_>>()?;
-    let mut claimed = Vec::new();
-    let mut more = false;
+    let mut done = Done { acked, ..Done::default() };
     for demand in &turn.demands {
-        more |= claim_queue(tx.conn, turn, demand, &mut claimed)?;
+        done.more |= claim_queue(tx.conn, turn, demand, &mut done)?;
     }
-    Ok(Done { acked, claimed, more })
+    Ok(done)
 }
 
 /// A turn of somebody who is no crew.
@@ -115,16 +114,16 @@ fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
 const ROUNDS: u32 = 16;
 
 /// Claims for a demand; says whether there may be more that it did not get to.
-fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Vec<Claimed>) -> Result<bool> {
+fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done) -> Result<bool> {
     let workers = &turn.runtime.workers;
     if workers.is_empty() {
         return Ok(false);
     }
-    let first = claimed.len();
+    let first = done.claimed.len();
     let mut update = conn.prepare_cached(sql::CLAIM_ONE).map_err(failed)?;
     let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
     for _ in 0..ROUNDS {
-        let wanted = demand.limit - (claimed.len() - first);
+        let wanted = demand.limit - (done.claimed.len() - first);
         let jobs = available(conn, &demand.queue, workers, wanted)?;
         let (expired, jobs): (Vec<Job>, Vec<Job>) =
             jobs.into_iter().partition(|job| job.expires_at.is_some_and(|at| at <= turn.now));
@@ -132,7 +131,7 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Ve
             let claim = claim_job(job, turn);
             let Fence { id, attempt, attempted_at } = claim.attempt.fence;
             update.execute((id, attempt, attempted_at, &owner)).map_err(failed)?;
-            claimed.push(claim);
+            done.claimed.push(claim);
         }
         for job in &expired {
             expire(conn, job, turn.now)?;
@@ -140,6 +139,7 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Ve
         if expired.is_empty() {
             return Ok(false);
         }
+        done.expired.extend(expired);
     }
     Ok(true)
 }

@@ -155,13 +155,15 @@ pub(super) const DELETE: &str = "DELETE FROM kiln_jobs WHERE id = ?1";
 
 pub(super) const UPDATE: &str = "
 UPDATE kiln_jobs SET args = ?2, max_attempts = ?3, meta = ?4, priority = ?5, queue = ?6, scheduled_at = ?7,
-  state = ?8, tags = ?9, worker = ?10
+  state = ?8, tags = ?9, worker = ?10, expires_at = ?11, unique_key = coalesce(?12, unique_key)
 WHERE id = ?1";
+
+pub(super) const UNIQUE_KEY: &str = "SELECT unique_key FROM kiln_jobs WHERE id = ?1";
 
 macro_rules! cron_columns {
     () => {
         "name, expression, zone, worker, queue, args, meta, tags, max_attempts, priority, missed, missed_max, \
-         missed_within, paused, since, last_slot, inserted_at, revision"
+         missed_within, paused, since, last_slot, inserted_at, revision, uniqueness, expires_in"
     };
 }
 
@@ -173,11 +175,11 @@ pub(super) const CRON: &str = concat!("SELECT ", cron_columns!(), " FROM kiln_cr
 /// A new entry, or a new definition of one that is there.
 pub(super) const STORE_CRON: &str = "
 INSERT INTO kiln_crons (name, expression, zone, worker, queue, args, meta, tags, max_attempts, priority, missed,
-  missed_max, missed_within, paused, since, inserted_at, revision)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+  missed_max, missed_within, paused, since, inserted_at, revision, uniqueness, expires_in)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
 ON CONFLICT (name) DO UPDATE SET expression = ?2, zone = ?3, worker = ?4, queue = ?5, args = ?6, meta = ?7, tags = ?8,
   max_attempts = ?9, priority = ?10, missed = ?11, missed_max = ?12, missed_within = ?13, paused = ?14, since = ?15,
-  revision = revision + 1";
+  uniqueness = ?18, expires_in = ?19, revision = revision + 1";
 
 pub(super) const DELETE_CRON: &str = "DELETE FROM kiln_crons WHERE name = ?1";
 

@@ -104,6 +104,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::RETRY,
         sql::DELETE,
         sql::UPDATE,
+        sql::UNIQUE_KEY,
         sql::JOIN,
         sql::LEAVE,
         sql::CRONS,

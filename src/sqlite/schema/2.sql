@@ -7,8 +7,9 @@ ALTER TABLE kiln_jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 -- were built with it for less. NULL: nothing was said.
 ALTER TABLE kiln_queues ADD COLUMN run INTEGER;
 
--- What else an entry's jobs are given: how they are unique, as JSON, and when they expire, in microseconds after the slot
--- was settled.
+-- What else an entry's jobs are given: how they are unique, as a JSON object in which what is left out is the default
+-- ("fields", "keys", "period" and "delay" in microseconds, "states", "timestamp", "replace" with fields by state), and
+-- when they expire, in microseconds after the slot was settled.
 ALTER TABLE kiln_crons ADD COLUMN uniqueness TEXT;
 ALTER TABLE kiln_crons ADD COLUMN expires_in INTEGER;
 
