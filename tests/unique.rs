@@ -94,6 +94,7 @@ fn only_jobs_unique_in_the_same_way_are_compared() {
         Unique::new().keys(["a"]),
         Unique::new().by([Field::Args]),
         Unique::new().by([Field::Args]).keys(["a"]),
+        Unique::new().by_schedule(),
     ];
     for unique in &ways {
         assert!(!kiln.enqueue(job(json!({ "a": 1 })).unique(unique.clone())).unwrap().conflict);
@@ -135,11 +136,10 @@ fn a_period_is_measured_by_the_time_of_the_enqueue_or_by_the_due_time() {
     let due_in_a_day = |unique: Unique| job(json!({})).unique(unique.within(HOUR)).schedule_in(day);
     let by_enqueue = || due_in_a_day(Unique::new());
     let by_schedule = || due_in_a_day(Unique::new().by_schedule());
-    kiln.enqueue(by_enqueue()).unwrap();
+    kiln.enqueue_many([by_enqueue(), by_schedule()]).unwrap();
     clock.advance(2 * HOUR);
     assert!(kiln.enqueue(by_schedule()).unwrap().conflict, "it is not even due");
     assert!(!kiln.enqueue(by_enqueue()).unwrap().conflict, "two hours ago");
-    kiln.delete(2).unwrap();
     clock.advance(23 * HOUR);
     assert!(kiln.enqueue(by_schedule()).unwrap().conflict, "due an hour ago");
     clock.advance(MINUTE);

@@ -25,8 +25,8 @@ use key::Basis;
 /// | states | [`State::SUCCESSFUL`]: all but cancelled and discarded |
 /// | timestamp | `inserted_at` |
 ///
-/// The words are Oban's, but for two points: a job is only compared with jobs that were enqueued with the same fields
-/// and keys to be unique by, and the period has no default of a minute. What is compared is what a job was enqueued
+/// The words are Oban's, but for two points: a job is only compared with jobs that were enqueued to be unique by the
+/// same fields, keys and timestamp, and the period has no default of a minute. What is compared is what a job was enqueued
 /// with, or given by an [update](crate::Kiln::update) since; not what a snooze or a rescue adds to its meta.
 ///
 /// ```
@@ -138,7 +138,8 @@ impl Unique {
         self
     }
 
-    /// Measures the period by `scheduled_at`; otherwise it is `inserted_at`.
+    /// Measures the period by `scheduled_at`, so that one due later than so long ago is a double; otherwise it is
+    /// `inserted_at`.
     pub fn by_schedule(mut self) -> Self {
         self.by_schedule = true;
         self
@@ -234,7 +235,7 @@ impl Unique {
         fields.dedup();
         keys.sort_unstable();
         keys.dedup();
-        Basis { fields, keys }
+        Basis { fields, keys, by_schedule: self.by_schedule }
     }
 }
 

@@ -37,7 +37,16 @@ pub(super) const DOUBLE: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM kiln_jobs INDEXED BY kiln_jobs_unique
-WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 AND scheduled_at >= ?4 ORDER BY inserted_at DESC LIMIT 1"
+WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 ORDER BY inserted_at DESC LIMIT 1"
+);
+
+/// The same by their due time. That a key of such jobs begins with an s has to be said to SQLite.
+pub(super) const DOUBLE_DUE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM kiln_jobs INDEXED BY kiln_jobs_unique_due
+WHERE unique_key = ?1 AND unique_key >= 's' AND unique_key < 't' AND state = ?2 AND scheduled_at >= ?3
+ORDER BY scheduled_at DESC LIMIT 1"
 );
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the

@@ -6,20 +6,24 @@ use sha2::{Digest, Sha256};
 use super::{Check, Field};
 use crate::job::{Job, Json};
 
-/// Which parts of a job are compared; sorted, without doubles.
+/// Which parts of a job are compared; sorted, without doubles. And whether its period is by the due time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Basis {
     pub fields: Vec<Field>,
     pub keys: Vec<String>,
+    pub by_schedule: bool,
 }
+
+/// What the key of a job begins with whose period is by the due time; an index relies on it.
+const BY_SCHEDULE: char = 's';
 
 const LETTERS: [(Field, char); 4] = [(Field::Args, 'a'), (Field::Meta, 'm'), (Field::Queue, 'q'), (Field::Worker, 'w')];
 
 impl Basis {
     /// The basis in short, then a digest of the values. From the first, a job can be given a new key.
     pub fn key(&self, job: &Job) -> String {
-        let mut key: String =
-            LETTERS.iter().filter(|(field, _)| self.fields.contains(field)).map(|(_, letter)| letter).collect();
+        let mut key = if self.by_schedule { String::from(BY_SCHEDULE) } else { String::new() };
+        key.extend(LETTERS.iter().filter(|(field, _)| self.fields.contains(field)).map(|(_, letter)| letter));
         if !self.keys.is_empty() {
             key += &Value::from(self.keys.clone()).to_string();
         }
@@ -32,11 +36,13 @@ impl Basis {
     /// The basis of a key; `None` for one that something else wrote.
     fn of(key: &str) -> Option<Basis> {
         let (basis, _) = key.rsplit_once(':')?;
+        let by_schedule = basis.starts_with(BY_SCHEDULE);
+        let basis = basis.trim_start_matches(BY_SCHEDULE);
         let (letters, keys) = basis.split_at(basis.find('[').unwrap_or(basis.len()));
         let field = |letter| LETTERS.iter().find(|(_, other)| *other == letter).map(|(field, _)| *field);
         let fields = letters.chars().map(field).collect::<Option<Vec<Field>>>()?;
         let keys = if keys.is_empty() { Vec::new() } else { serde_json::from_str(keys).ok()? };
-        Some(Basis { fields, keys })
+        Some(Basis { fields, keys, by_schedule })
     }
 
     fn values(&self, job: &Job) -> Map<String, Value> {
@@ -115,7 +121,7 @@ mod tests {
         for unique in [
             Unique::new(),
             Unique::new().by([Field::Meta, Field::Args, Field::Meta]).keys(["b", "a:[\"", "b"]),
-            Unique::new().by([Field::Worker]),
+            Unique::new().by([Field::Worker]).by_schedule(),
         ] {
             let basis = unique.basis();
             assert_eq!(Basis::of(&basis.key(&job)), Some(basis));
