@@ -27,7 +27,11 @@ use key::Basis;
 ///
 /// The words are Oban's, but for two points: a job is only compared with jobs that were enqueued to be unique by the
 /// same fields, keys and timestamp, and the period has no default of a minute. What is compared is what a job was enqueued
-/// with, or given by an [update](crate::Kiln::update) since; not what a snooze or a rescue adds to its meta.
+/// with, or given by an [update](crate::Kiln::update) since; not what a snooze or a rescue adds to its meta. A job that
+/// waits though it has [expired](super::NewJob::expires_at) counts as cancelled.
+///
+/// Jobs are compared when they are enqueued, and never again: one that somebody retries, or that is rescued, runs beside
+/// a double that was stored meanwhile.
 ///
 /// ```
 /// use kiln::{Kiln, NewJob, Unique};
@@ -240,6 +244,11 @@ impl Unique {
 }
 
 impl Check {
+    /// Jobs that wait and expired by then are as good as cancelled; `None` where that makes no difference.
+    pub fn expired_by(&self, new: &Job) -> Option<Timestamp> {
+        (!self.states.contains(&State::Cancelled)).then_some(new.inserted_at)
+    }
+
     /// The job that is there, with what it is to be given of the new one; `None` where that is nothing.
     pub fn replaced(&self, there: &Job, new: &Job) -> Option<Job> {
         let fields = self.replace.iter().filter(|(state, _)| *state == there.state).flat_map(|(_, fields)| fields);

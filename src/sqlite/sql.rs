@@ -32,12 +32,21 @@ pub(super) const NEWEST: &str = "SELECT ifnull(max(id), 0) FROM kiln_jobs";
 
 pub(super) const REMEMBER_NEWEST: &str = "UPDATE kiln_schema SET last_id = max(last_id, ?1)";
 
+/// What waits and has expired is as good as cancelled.
+macro_rules! not_expired {
+    () => {
+        "(state NOT IN ('available', 'scheduled', 'retryable', 'suspended') OR ifnull(expires_at, ?4 + 1) > ?4)"
+    };
+}
+
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM kiln_jobs INDEXED BY kiln_jobs_unique
-WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 ORDER BY inserted_at DESC LIMIT 1"
+WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 AND ",
+    not_expired!(),
+    " ORDER BY inserted_at DESC LIMIT 1"
 );
 
 /// The same by their due time. That a key of such jobs begins with an s has to be said to SQLite.
@@ -45,8 +54,9 @@ pub(super) const DOUBLE_DUE: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM kiln_jobs INDEXED BY kiln_jobs_unique_due
-WHERE unique_key = ?1 AND unique_key >= 's' AND unique_key < 't' AND state = ?2 AND scheduled_at >= ?3
-ORDER BY scheduled_at DESC LIMIT 1"
+WHERE unique_key = ?1 AND unique_key >= 's' AND unique_key < 't' AND state = ?2 AND scheduled_at >= ?3 AND ",
+    not_expired!(),
+    " ORDER BY scheduled_at DESC LIMIT 1"
 );
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the

@@ -241,7 +241,10 @@ fn steps(conn: &Connection, unique: &Unique, args: i64, states: &[State]) -> i32
     let mut search = conn.prepare(if check.by_schedule { sql::DOUBLE_DUE } else { sql::DOUBLE }).unwrap();
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
     for state in states {
-        search.query_map((&check.key, state.as_str(), since), |row| row.get::<_, i64>(0)).unwrap().for_each(drop);
+        search
+            .query_map((&check.key, state.as_str(), since, NOW.as_microsecond()), |row| row.get::<_, i64>(0))
+            .unwrap()
+            .for_each(drop);
     }
     search.get_status(rusqlite::StatementStatus::VmStep)
 }

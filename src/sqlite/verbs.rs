@@ -86,11 +86,12 @@ pub(super) fn deleting<T>(conn: &Connection, delete: impl FnOnce() -> Result<T>)
 fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
     let sql = if check.by_schedule { sql::DOUBLE_DUE } else { sql::DOUBLE };
+    let expired = check.expired_by(new).map_or(i64::MIN, Timestamp::as_microsecond);
     for state in &check.states {
         let there = tx
             .conn
             .prepare_cached(sql)
-            .and_then(|mut select| select.query_one((&check.key, state.as_str(), since), rows::job).optional())
+            .and_then(|mut select| select.query_one((&check.key, state.as_str(), since, expired), rows::job).optional())
             .map_err(failed)?;
         if let Some(there) = there {
             let replaced = check.replaced(&there, new);
