@@ -108,6 +108,32 @@ fn an_entry_is_named_as_the_reference_names_it() {
 }
 
 #[test]
+fn the_system_s_zone_is_taken_by_its_name() {
+    if env::var("KILN_CRONS_ROLE").is_ok() {
+        let kiln = Kiln::in_memory().unwrap();
+        let entry = kiln.cron(NewCron::new("@daily", job()).system_zone()).unwrap();
+        let next = entry.schedule().unwrap().next_after("2026-07-01T12:00:00Z".parse().unwrap());
+        println!("zone {} next {} name {}", entry.zone, next.unwrap(), entry.name);
+        return;
+    }
+    // A zone of its own needs a process of its own.
+    let says = |zone: &str| {
+        let output = std::process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", "the_system_s_zone_is_taken_by_its_name", "--nocapture"])
+            .envs([("TZ", zone), ("KILN_CRONS_ROLE", "zone")])
+            .output()
+            .unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let line = output.lines().find_map(|line| line.split_once("zone ")).expect("it says so").1;
+        line.split_once(" name ").map(|(zone, name)| (zone.to_owned(), name.to_owned())).unwrap()
+    };
+    let [(tokyo, name), (lima, same)] = ["Asia/Tokyo", "America/Lima"].map(says);
+    assert_eq!(tokyo, "Asia/Tokyo next 2026-07-01T15:00:00Z");
+    assert_eq!(lima, "America/Lima next 2026-07-02T05:00:00Z");
+    assert_eq!(name, same, "it is the same entry, wherever the computer is");
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_nothing_is_written() {
     let kiln = Kiln::in_memory().unwrap();
     let run_all = |max| NewCron::new("@daily", job()).missed(Missed::RunAll { max, within: DAY });

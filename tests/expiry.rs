@@ -62,7 +62,8 @@ fn a_job_claimed_in_time_runs_to_its_end_however_late_that_is() {
 #[test]
 fn a_job_that_waits_once_more_may_be_too_late_for_that() {
     // However the first attempt came to an end, the second is too late.
-    let endings: [(fn(&Hand, &Job) -> bool, i64, usize); 4] = [
+    type End = fn(&Hand, &Job) -> bool;
+    let endings: [(End, i64, usize); 4] = [
         (|hand, job| hand.ack(job, Outcome::snooze(2 * MINUTE)).unwrap(), 0, 1),
         (|hand, job| hand.fail(job, "no luck", 2 * MINUTE).unwrap(), 1, 2),
         (|hand, job| hand.release(job).unwrap(), 0, 1),
@@ -109,8 +110,10 @@ fn expired_jobs_stand_in_nobody_s_way_whatever_their_priority() {
     let expired = kiln.enqueue_many((0..40).map(|n| job().priority(n % 5).expires_in(MINUTE))).unwrap();
     let live = kiln.enqueue_many((0..3).map(|_| job().priority(9))).unwrap();
     clock.advance(MINUTE);
-    let claimed: Vec<i64> = (0..60).flat_map(|_| hand.claim("default", 1).unwrap()).map(|job| job.id).collect();
-    assert_eq!(claimed, live.iter().map(|job| job.id).collect::<Vec<_>>());
+    for job in live {
+        assert_eq!(hand.claim("default", 1).unwrap()[0].id, job.id);
+    }
+    assert!(hand.claim("default", 1).unwrap().is_empty());
     assert!(expired.iter().all(|job| get(&kiln, job.id).state == State::Cancelled));
 }
 
