@@ -36,6 +36,9 @@ impl Kiln {
     ///
     /// As [`enqueue`](Self::enqueue), and [`is_invalid`](Error::is_invalid) for a connection to another file. The
     /// transaction stays open either way, and may be committed without the job.
+    ///
+    /// A transaction that has read before somebody else wrote can write nothing any more: it
+    /// [`is_busy`](Error::is_busy) however often it tries. One that begins with `IMMEDIATE` does not come to that.
     pub fn enqueue_in(&self, tx: &Transaction<'_>, job: NewJob) -> Result<Job> {
         self.check_place(tx)?;
         let (job, news) = within::enqueue(tx, self.build(job)?)?;

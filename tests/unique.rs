@@ -522,6 +522,25 @@ fn threads_and_handles_that_enqueue_at_once_store_each_job_once() {
 }
 
 #[test]
+fn a_transaction_of_the_application_s_own_stores_no_double_either() {
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let unique = || job(json!({ "n": 1 })).unique(Unique::new());
+    let mut app = stranger(&folder.db());
+    // It looked before the other was stored, and would not see it.
+    let tx = app.transaction().unwrap();
+    tx.query_row("SELECT count(*) FROM kiln_jobs", [], |_| Ok(())).unwrap();
+    let stored = kiln.enqueue(unique()).unwrap();
+    assert!(kiln.enqueue_in(&tx, unique()).unwrap_err().is_busy());
+    drop(tx);
+    let tx = app.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let found = kiln.enqueue_in(&tx, unique()).unwrap();
+    assert_eq!((found.id, found.conflict), (stored.id, true));
+    tx.commit().unwrap();
+    assert_eq!(kiln.count(Filter::new()).unwrap().total(), 1);
+}
+
+#[test]
 fn processes_that_enqueue_at_once_store_each_job_once() {
     const ROUNDS: usize = 60;
     const EACH: usize = 5;
