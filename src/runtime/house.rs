@@ -31,6 +31,8 @@ pub(super) struct House {
     /// The queues, as this runtime means to run them.
     pub plans: Arc<Mutex<Vec<Plan>>>,
     pub rulings: Mutex<Rulings>,
+    /// Which queues are run changed since it was made known.
+    pub changed: AtomicBool,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
     acks: Mutex<Acks>,
@@ -82,6 +84,7 @@ impl House {
             lanes: RwLock::default(),
             plans,
             rulings: Mutex::default(),
+            changed: AtomicBool::new(false),
             alarm: Alarm::default(),
             acks: Mutex::default(),
             acked: Mutex::default(),
@@ -326,7 +329,7 @@ impl Crew for House {
         if self.observers().any() {
             let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
             let events = jobs.into_iter().zip(done.acked).map(event);
-            let expired = (done.expired > 0).then_some(Event::Cancelled { count: done.expired });
+            let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
             self.acked.lock().extend(events.chain(expired));
         }
         let mut claimed = done.claimed.into_iter().peekable();
@@ -382,7 +385,15 @@ impl Crew for House {
     }
 
     fn plans(&self) -> Vec<Plan> {
-        self.plans.lock().clone()
+        self.run_plans()
+    }
+
+    fn changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    fn change(&self) {
+        self.changed.store(true, Ordering::Release);
     }
 
     fn pulse(&self) -> Pulse {

@@ -122,8 +122,10 @@ impl Keepers {
             self.due = Due::Unknown;
             self.crons.look();
             self.house.lanes.read().iter().for_each(|lane| lane.ring());
-            let _ = self.house.engine().tell_rulings();
             self.cancel();
+        }
+        if changed || self.house.changed.load(Ordering::Acquire) {
+            let _ = self.house.engine().tell_rulings();
         }
         self.house.rescue();
         if let Some(age) = self.house.settings.rescue_after {
