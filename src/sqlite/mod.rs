@@ -375,7 +375,8 @@ impl Op for Leave {
 /// What an error of SQLite means to a caller; the one list of those that trying again may help.
 fn failed(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+        // The last: others held for ten seconds what a look at the file needs first.
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             let message = "another process holds the database's write lock; nothing was written, try again";
             Error::new(Kind::Busy, message)
         }
