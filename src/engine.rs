@@ -9,12 +9,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::health::{Health, Pulse};
 use crate::job::{
     Ack, Attempt, Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, State, Which,
 };
 use crate::queues::{Control, Plan, QueueCheck, Queues, Rulings};
+use crate::{Error, Result};
 
 pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
@@ -153,8 +153,8 @@ pub(crate) trait Crew: Send + Sync {
     /// The locks are given back: what was delivered may be told.
     fn tell(&self);
 
-    /// The turn was not committed; its acks are still to be written.
-    fn give_back(&self, turn: Turn);
+    /// The turn was not committed, for this reason; its acks are still to be written.
+    fn give_back(&self, turn: Turn, error: &Error);
 
     /// Something was committed that may concern this runtime and that it has not gathered for.
     fn hear(&self, news: &News);

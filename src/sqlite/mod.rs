@@ -169,7 +169,7 @@ impl Engine for Sqlite {
             runtime.pulse = crews.iter().find(|(id, _)| *id == runtime.id).map(|(_, crew)| crew.pulse());
             waiting.retain(|worker, _| !runtime.workers.contains(worker));
         }
-        Ok(Health { unknown_workers: waiting, runtimes })
+        Ok(Health { unknown_workers: waiting, runtimes, wal_bytes: self.file.as_deref().map_or(0, look::wal_bytes) })
     }
 
     fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged> {
