@@ -46,8 +46,8 @@ pub(crate) trait Engine: Send + Sync {
     /// Abandons the attempts claimed before `before`, whoever owns them: where liveness cannot be told.
     fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64>;
 
-    /// Deletes a batch of jobs that ended before the cutoff of their state.
-    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<u64>;
+    /// Deletes a batch of jobs that ended before the cutoff of their state, and gives a little free space back.
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<Pruned>;
 
     /// Writes what an attempt says about itself; says whether the attempt still is the job's.
     fn note(&self, fence: Fence, note: Note) -> Result<bool>;
@@ -120,6 +120,13 @@ pub(crate) trait Engine: Send + Sync {
 pub(crate) struct Staged {
     pub staged: u64,
     pub next_due: Option<Timestamp>,
+}
+
+/// Jobs deleted, and whether there is more to do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub pruned: u64,
+    pub more: bool,
 }
 
 /// A job that ended before the time given for its state may be pruned; `None` keeps it for ever.

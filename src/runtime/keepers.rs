@@ -13,7 +13,7 @@ use super::alarm::Wake;
 use super::cron::Crons;
 use super::house::House;
 use crate::Error;
-use crate::engine::{Crew, Cutoffs, News};
+use crate::engine::{Crew, Cutoffs, News, Pruned};
 use crate::event::Event;
 
 /// How often another process's plain INSERT is looked for, a dead runtime's lock tried, and an ack that could not be
@@ -208,12 +208,12 @@ impl Keepers {
             discarded: before(retention.discarded),
         };
         let pruned = self.house.engine().prune(&cutoffs, PRUNE_BATCH);
-        if let Ok(count) = pruned {
-            self.house.observers().count(count, |count| Event::Pruned { count });
+        if let Ok(Pruned { pruned, .. }) = pruned {
+            self.house.observers().count(pruned, |count| Event::Pruned { count });
         }
         match pruned {
             // The others on the file are let in between.
-            Ok(pruned) if pruned >= u64::from(PRUNE_BATCH) => now + Duration::from_millis(20),
+            Ok(Pruned { more: true, .. }) => now + Duration::from_millis(20),
             Ok(_) | Err(_) => now + PRUNE,
         }
     }

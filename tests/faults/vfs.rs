@@ -56,8 +56,6 @@ pub const BUSY: c_int = ffi::SQLITE_BUSY;
 pub const WRITE_ERROR: c_int = ffi::SQLITE_IOERR_WRITE;
 pub const SYNC_ERROR: c_int = ffi::SQLITE_IOERR_FSYNC;
 
-pub type Counts = BTreeMap<(Act, Which), u64>;
-
 /// The files below a folder, as this process writes them.
 pub struct Disk {
     folder: PathBuf,
@@ -66,13 +64,18 @@ pub struct Disk {
 
 #[derive(Default)]
 struct State {
-    counts: Counts,
+    counts: BTreeMap<(Act, Which), u64>,
     fault: Option<(Fault, u64)>,
     injected: u64,
     files: BTreeMap<String, Content>,
     keeping: bool,
     mark: usize,
     moments: Vec<Moment>,
+    /// How large the files may be together.
+    room: Option<usize>,
+    /// Pages written since the last commit, and in the largest transaction.
+    pages: u64,
+    most_pages: u64,
 }
 
 /// A file, as it is on the disk for sure, and what was done to it since.
@@ -80,6 +83,7 @@ struct State {
 struct Content {
     synced: Vec<u8>,
     since: Vec<Change>,
+    length: usize,
     /// The deleted file of the same name, while it may come back.
     ghost: Option<Box<Content>>,
     /// Whether its name is on the disk.
@@ -126,10 +130,6 @@ impl Disk {
         Disk { folder, state }
     }
 
-    pub fn counts(&self) -> Counts {
-        self.state.lock().counts.clone()
-    }
-
     pub fn count(&self, act: Act, which: Which) -> u64 {
         self.state.lock().counts.get(&(act, which)).copied().unwrap_or(0)
     }
@@ -146,6 +146,17 @@ impl Disk {
     /// How often it failed.
     pub fn injected(&self) -> u64 {
         self.state.lock().injected
+    }
+
+    /// From now on, the files may grow by so many bytes; `None` for any number.
+    pub fn room(&self, bytes: Option<usize>) {
+        let mut state = self.state.lock();
+        state.room = bytes.map(|bytes| state.length() + bytes);
+    }
+
+    /// How many pages the largest transaction since the last call wrote.
+    pub fn most_pages(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().most_pages)
     }
 
     /// From now on, remembers the disk around every commit and every sync.
@@ -275,6 +286,25 @@ impl State {
         fails.then_some(fault.code)
     }
 
+    fn length(&self) -> usize {
+        self.files.values().map(|content| content.length).sum()
+    }
+
+    /// Whether a write would need more room than there is.
+    fn is_full(&self, name: &str, end: usize) -> bool {
+        let length = self.files.get(name).map_or(0, |content| content.length);
+        self.room.is_some_and(|room| end > length && self.length() - length + end > room)
+    }
+
+    fn note(&mut self, name: &str, change: Change) {
+        let content = self.files.entry(name.to_owned()).or_default();
+        content.length = match &change {
+            Change::Write(at, data) => content.length.max(at + data.len()),
+            Change::Truncate(length) => *length,
+        };
+        content.since.push(change);
+    }
+
     fn moment(&self, what: &'static str) -> Moment {
         Moment { files: self.files.clone(), mark: self.mark, what }
     }
@@ -348,19 +378,29 @@ unsafe extern "C" fn write_file(file: *mut sqlite3_file, data: *const c_void, le
         if commits {
             state.keep("before a commit");
         }
+        if *which == Which::Wal && length == 24 {
+            state.pages += 1;
+            if commits {
+                state.most_pages = state.most_pages.max(state.pages);
+                state.pages = 0;
+            }
+        }
+        if state.is_full(name, at as usize + bytes.len()) {
+            state.injected += 1;
+            return ffi::SQLITE_FULL;
+        }
         if let Some(code) = state.act(if commits { Act::Commit } else { Act::Write }, *which) {
             // As a disk that is full does it: a part is written.
             let half = length / 2;
             if half > 0 && pass!(file, xWrite, data, half, at) == ffi::SQLITE_OK {
                 let part = bytes[..half as usize].to_vec();
-                state.files.entry(name.clone()).or_default().since.push(Change::Write(at as usize, part));
+                state.note(name, Change::Write(at as usize, part));
             }
             return code;
         }
         let code = pass!(file, xWrite, data, length, at);
         if code == ffi::SQLITE_OK {
-            let change = Change::Write(at as usize, bytes.to_vec());
-            state.files.entry(name.clone()).or_default().since.push(change);
+            state.note(name, Change::Write(at as usize, bytes.to_vec()));
         }
         code
     }
@@ -373,7 +413,7 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, length: i64) -> c_int {
         if let Some(code) = state.act(Act::Truncate, *which) {
             return code;
         }
-        state.files.entry(name.clone()).or_default().since.push(Change::Truncate(length as usize));
+        state.note(name, Change::Truncate(length as usize));
         pass!(file, xTruncate, length)
     }
 }
@@ -554,7 +594,8 @@ unsafe extern "C" fn open(
                 let ghost = content.ghost.take();
                 // A file that somebody else made is taken to be on the disk.
                 let named = was_there.is_some();
-                *content = Content { synced: was_there.unwrap_or_default(), ghost, named, ..Content::default() };
+                let synced = was_there.unwrap_or_default();
+                *content = Content { length: synced.len(), synced, ghost, named, ..Content::default() };
             }
         }
         drop(locked);
