@@ -1,0 +1,225 @@
+//! Turns, medians, and the table.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// One run of one side.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Jobs a second.
+    pub rate: f64,
+    /// Of each call or job, in microseconds, in order of size.
+    pub micros: Vec<f64>,
+}
+
+impl Run {
+    pub fn new(jobs: u64, took: Duration, mut micros: Vec<f64>) -> Run {
+        micros.sort_by(f64::total_cmp);
+        Run { rate: jobs as f64 / took.as_secs_f64(), micros }
+    }
+
+    /// The latency that this part of the calls stayed within.
+    pub fn part(&self, part: f64) -> f64 {
+        let at = (self.micros.len() as f64 * part) as usize;
+        self.micros.get(at.min(self.micros.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    }
+}
+
+pub fn micros(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e6
+}
+
+/// Runs both sides in turns, each first in every second round.
+pub fn turns<A, B>(rounds: usize, mut a: impl FnMut() -> A, mut b: impl FnMut() -> B) -> (Vec<A>, Vec<B>) {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        if round % 2 == 0 {
+            first.push(a());
+            second.push(b());
+        } else {
+            second.push(b());
+            first.push(a());
+        }
+    }
+    (first, second)
+}
+
+pub fn rates(runs: &[Run]) -> Vec<f64> {
+    runs.iter().map(|run| run.rate).collect()
+}
+
+pub fn parts(runs: &[Run], part: f64) -> Vec<f64> {
+    runs.iter().map(|run| run.part(part)).collect()
+}
+
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+pub fn number(word: &str) -> f64 {
+    word.parse().unwrap_or_else(|_| panic!("{word:?} is no number"))
+}
+
+/// What a row is judged by.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// The ratio is at least this.
+    AtLeast(f64),
+    /// The ratio is at most this.
+    AtMost(f64),
+    /// Kiln's own figure is at most this.
+    Within(f64),
+    /// For orientation.
+    None,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    Rate,
+    Micros,
+    Seconds,
+    CpuSeconds,
+    Megabytes,
+    Calls,
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Unit::Rate if value >= 1000.0 => {
+                let thousands = value / 1000.0;
+                if thousands >= 100.0 { format!("{thousands:.0}k/s") } else { format!("{thousands:.1}k/s") }
+            }
+            Unit::Rate => format!("{value:.0}/s"),
+            Unit::Micros if value >= 1000.0 => format!("{:.2} ms", value / 1000.0),
+            Unit::Micros => format!("{value:.0} µs"),
+            Unit::Seconds => format!("{value:.3} s"),
+            Unit::CpuSeconds => format!("{value:.4} s"),
+            Unit::Megabytes => format!("{value:.1} MB"),
+            Unit::Calls => format!("{value:.0}"),
+        }
+    }
+
+    fn show_all(self, values: &[f64]) -> String {
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        match values.len() {
+            0 => "-".into(),
+            1 => self.show(values[0]),
+            _ => format!("{} ({}–{})", self.show(median(values)), self.show(least), self.show(most)),
+        }
+    }
+}
+
+/// The harness: where the files go, how long runs are, and what came of the rows.
+pub struct Bench {
+    pub full: bool,
+    rounds: Option<usize>,
+    folder: PathBuf,
+    begun: Instant,
+    judged: usize,
+    missed: Vec<String>,
+}
+
+impl Bench {
+    pub fn new(full: bool, rounds: Option<usize>) -> Bench {
+        let folder =
+            std::env::var_os("KILN_BENCH_DIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+        std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("cannot use {}: {error}", folder.display()));
+        Bench { full, rounds, folder, begun: Instant::now(), judged: 0, missed: Vec::new() }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A folder of its own for one run, gone when it is dropped.
+    pub fn fresh(&self) -> Place {
+        place(&self.folder)
+    }
+
+    /// How many turns each side takes.
+    pub fn rounds(&self, quick: usize) -> usize {
+        self.rounds.unwrap_or(if self.full { quick * 2 + 1 } else { quick })
+    }
+
+    /// How many jobs a run has.
+    pub fn jobs(&self, quick: u64) -> u64 {
+        if self.full { quick * 4 } else { quick }
+    }
+
+    pub fn head(&self) {
+        println!(
+            "\n{:<9}{:<44}{:<34}{:<34}{:<22}{:<9}met",
+            "row", "", "kiln: median (least–most)", "raw, or kiln without", "ratio", "target"
+        );
+    }
+
+    /// One line: both sides' figures, turn by turn.
+    pub fn row(&mut self, name: &str, what: &str, unit: Unit, ours: &[f64], theirs: &[f64], target: Target) {
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
+        let ratio = median(&ratios);
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (wanted, met) = match target {
+            Target::AtLeast(bound) => (format!("≥ {bound:.2}"), Some(ratio >= bound)),
+            Target::AtMost(bound) => (format!("≤ {bound:.2}"), Some(ratio <= bound)),
+            Target::Within(bound) => (format!("≤ {}", unit.show(bound)), Some(median(ours) <= bound)),
+            Target::None => (String::new(), None),
+        };
+        let ratio = match ratios.len() {
+            0 => String::new(),
+            1 => format!("{ratio:.2}"),
+            _ => format!("{ratio:.2} ({least:.2}–{most:.2})"),
+        };
+        let told = match met {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "",
+        };
+        println!(
+            "{name:<9}{what:<44}{:<34}{:<34}{ratio:<22}{wanted:<9}{told}",
+            unit.show_all(ours),
+            unit.show_all(theirs)
+        );
+        self.judged += usize::from(met.is_some());
+        if met == Some(false) {
+            self.missed.push(format!("{name} {what}"));
+        }
+    }
+
+    pub fn note(&self, name: &str, what: &str) {
+        println!("{name:<9}{what}");
+    }
+
+    pub fn foot(&self) {
+        let met = self.judged - self.missed.len();
+        println!("\n{met} of {} targets met, in {:.0} s", self.judged, self.begun.elapsed().as_secs_f64());
+        self.missed.iter().for_each(|missed| println!("missed: {missed}"));
+    }
+}
+
+/// A folder of one run.
+pub struct Place(TempDir);
+
+pub fn place(folder: &Path) -> Place {
+    Place(tempfile::Builder::new().prefix("kiln-bench-").tempdir_in(folder).expect("a folder in the bench folder"))
+}
+
+impl Place {
+    pub fn file(&self) -> PathBuf {
+        self.0.path().join("jobs.db")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+}
