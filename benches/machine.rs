@@ -55,6 +55,14 @@ fn sync_cost(folder: &Path) -> f64 {
     cost
 }
 
+/// What all threads have used, those that have ended included, to a hundredth of a second.
+pub fn cpu_seconds() -> f64 {
+    let text = read("/proc/self/stat");
+    let after = text.rsplit(')').next().unwrap_or_default();
+    let ticks = after.split_whitespace().skip(11).take(2).map(number);
+    ticks.sum::<f64>() / 100.0
+}
+
 /// What this process has used, by all threads that live.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Used {

@@ -1,23 +1,50 @@
 //! Turns, medians, and the table.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
+
+use crate::machine::cpu_seconds;
 
 /// One run of one side.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// Jobs a second.
     pub rate: f64,
+    /// Of all threads, in microseconds a job.
+    pub cpu: f64,
     /// Of each call or job, in microseconds, in order of size.
     pub micros: Vec<f64>,
 }
 
-impl Run {
-    pub fn new(jobs: u64, took: Duration, mut micros: Vec<f64>) -> Run {
+/// Times a run.
+pub struct Watch {
+    begun: Instant,
+    cpu_seconds: f64,
+}
+
+impl Watch {
+    pub fn start() -> Watch {
+        Watch { cpu_seconds: cpu_seconds(), begun: Instant::now() }
+    }
+
+    pub fn stop(self, jobs: u64, mut micros: Vec<f64>) -> Run {
+        let took = self.begun.elapsed().as_secs_f64();
+        let cpu = (cpu_seconds() - self.cpu_seconds) * 1e6 / jobs as f64;
         micros.sort_by(f64::total_cmp);
-        Run { rate: jobs as f64 / took.as_secs_f64(), micros }
+        Run { rate: jobs as f64 / took, cpu, micros }
+    }
+}
+
+impl Run {
+    /// For a run of which only the latencies count.
+    pub fn of(mut micros: Vec<f64>) -> Run {
+        micros.sort_by(f64::total_cmp);
+        Run { micros, ..Run::default() }
     }
 
     /// The latency that this part of the calls stayed within.
@@ -25,6 +52,61 @@ impl Run {
         let at = (self.micros.len() as f64 * part) as usize;
         self.micros.get(at.min(self.micros.len().saturating_sub(1))).copied().unwrap_or(0.0)
     }
+}
+
+/// When each job was enqueued and when its handler began, by its number, in nanoseconds since the first look.
+pub struct Stamps {
+    base: Instant,
+    called: Vec<AtomicU64>,
+    begun: Vec<AtomicU64>,
+}
+
+impl Stamps {
+    pub fn new(jobs: u64) -> Arc<Stamps> {
+        let zeros = || (0..jobs).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Stamps { base: Instant::now(), called: zeros(), begun: zeros() })
+    }
+
+    fn now(&self) -> u64 {
+        self.base.elapsed().as_nanos() as u64
+    }
+
+    pub fn call(&self, n: u64) {
+        self.called[n as usize].store(self.now(), Ordering::Relaxed);
+    }
+
+    pub fn begin(&self, n: u64) {
+        self.begun[n as usize].store(self.now(), Ordering::Release);
+    }
+
+    /// The time between the two, once all have begun.
+    pub fn run(&self) -> Run {
+        let until = Instant::now() + Duration::from_secs(20);
+        let missing = || self.begun.iter().any(|begun| begun.load(Ordering::Acquire) == 0);
+        while missing() {
+            assert!(Instant::now() < until, "jobs that never began");
+            thread::sleep(Duration::from_millis(2));
+        }
+        let pairs = self.called.iter().zip(&self.begun);
+        let nanos = |stamp: &AtomicU64| stamp.load(Ordering::Relaxed) as f64;
+        Run::of(pairs.map(|(called, begun)| (nanos(begun) - nanos(called)) / 1000.0).collect())
+    }
+}
+
+/// Calls so often a second, whether the last call was quick or slow.
+pub fn pace(rate: u64, jobs: u64, mut call: impl FnMut(u64)) {
+    let begun = Instant::now();
+    for n in 0..jobs {
+        let due = begun + Duration::from_nanos(1_000_000_000 / rate * n);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        call(n);
+    }
+}
+
+/// The time of day in nanoseconds, to be compared between processes.
+#[expect(clippy::disallowed_methods, reason = "there is no handle to ask here")]
+pub fn wall() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970").as_nanos() as u64
 }
 
 pub fn micros(took: Duration) -> f64 {
@@ -48,6 +130,10 @@ pub fn turns<A, B>(rounds: usize, mut a: impl FnMut() -> A, mut b: impl FnMut() 
 
 pub fn rates(runs: &[Run]) -> Vec<f64> {
     runs.iter().map(|run| run.rate).collect()
+}
+
+pub fn cpus(runs: &[Run]) -> Vec<f64> {
+    runs.iter().map(|run| run.cpu).collect()
 }
 
 pub fn parts(runs: &[Run], part: f64) -> Vec<f64> {
@@ -100,6 +186,7 @@ impl Unit {
             }
             Unit::Rate => format!("{value:.0}/s"),
             Unit::Micros if value >= 1000.0 => format!("{:.2} ms", value / 1000.0),
+            Unit::Micros if value < 20.0 => format!("{value:.1} µs"),
             Unit::Micros => format!("{value:.0} µs"),
             Unit::Seconds => format!("{value:.3} s"),
             Unit::CpuSeconds => format!("{value:.4} s"),
@@ -108,13 +195,19 @@ impl Unit {
         }
     }
 
+    /// Without the unit, but for what it is scaled by.
+    fn bare(self, value: f64) -> String {
+        let shown = self.show(value);
+        shown.trim_end_matches("/s").trim_end_matches(" s").trim_end_matches(" MB").replace(' ', "")
+    }
+
     fn show_all(self, values: &[f64]) -> String {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         match values.len() {
             0 => "-".into(),
             1 => self.show(values[0]),
-            _ => format!("{} ({}–{})", self.show(median(values)), self.show(least), self.show(most)),
+            _ => format!("{} ({}–{})", self.show(median(values)), self.bare(least), self.bare(most)),
         }
     }
 }
@@ -158,7 +251,7 @@ impl Bench {
 
     pub fn head(&self) {
         println!(
-            "\n{:<9}{:<44}{:<34}{:<34}{:<22}{:<9}met",
+            "\n{:<9} {:<46} {:<30} {:<30} {:<18} {:<10} met",
             "row", "", "kiln: median (least–most)", "raw, or kiln without", "ratio", "target"
         );
     }
@@ -176,6 +269,7 @@ impl Bench {
             Target::None => (String::new(), None),
         };
         let ratio = match ratios.len() {
+            _ if !ratio.is_finite() => "-".into(),
             0 => String::new(),
             1 => format!("{ratio:.2}"),
             _ => format!("{ratio:.2} ({least:.2}–{most:.2})"),
@@ -186,7 +280,7 @@ impl Bench {
             None => "",
         };
         println!(
-            "{name:<9}{what:<44}{:<34}{:<34}{ratio:<22}{wanted:<9}{told}",
+            "{name:<9} {what:<46} {:<30} {:<30} {ratio:<18} {wanted:<10} {told}",
             unit.show_all(ours),
             unit.show_all(theirs)
         );
@@ -197,7 +291,7 @@ impl Bench {
     }
 
     pub fn note(&self, name: &str, what: &str) {
-        println!("{name:<9}{what}");
+        println!("{name:<9} {what}");
     }
 
     pub fn foot(&self) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kiln::{Durability, Event, Failure, Kiln, KilnBuilder, NewJob, Outcome, Running, RuntimeBuilder, Worker};
 use serde::{Deserialize, Serialize};
 
-use crate::measure::{Run, micros};
+use crate::measure::{Run, Stamps, Watch, micros, pace};
 
 /// What each job is given.
 #[derive(Serialize, Deserialize)]
@@ -107,7 +107,7 @@ pub fn enqueue(path: &Path, durability: Durability, threads: u64, jobs: u64) -> 
 
 pub fn enqueue_by(kiln: &Kiln, threads: u64, jobs: u64, job: impl Fn(u64) -> NewJob + Sync) -> Run {
     let each = jobs / threads;
-    let begun = Instant::now();
+    let watch = Watch::start();
     let work = |thread: u64| {
         let numbers = thread * each..(thread + 1) * each;
         let call = |n| {
@@ -124,15 +124,15 @@ pub fn enqueue_by(kiln: &Kiln, threads: u64, jobs: u64, job: impl Fn(u64) -> New
             threads.into_iter().flat_map(|thread| thread.join().expect("a producer")).collect()
         }),
     };
-    Run::new(each * threads, begun.elapsed(), micros)
+    watch.stop(each * threads, micros)
 }
 
 /// Enqueues of a thousand.
 pub fn enqueue_many(path: &Path, durability: Durability, jobs: u64) -> Run {
     let kiln = open(path, durability, &Tally::new(0));
-    let begun = Instant::now();
+    let watch = Watch::start();
     fill(&kiln, jobs, mail);
-    Run::new(jobs, begun.elapsed(), Vec::new())
+    watch.stop(jobs, Vec::new())
 }
 
 pub fn fill(kiln: &Kiln, jobs: u64, job: impl Fn(u64) -> NewJob) {
@@ -160,7 +160,7 @@ impl Drain {
     }
 }
 
-/// From the start of the runtime until the last ack was written, for jobs that are there.
+/// From the start of the runtime until so many acks were written, of jobs that are there.
 pub fn drain(path: &Path, how: Drain, jobs: u64) -> Run {
     let acked = Tally::new(jobs);
     let kiln = open(path, how.durability, &acked);
@@ -168,16 +168,33 @@ pub fn drain(path: &Path, how: Drain, jobs: u64) -> Run {
     if let Some(ahead) = how.ahead {
         builder = claim_ahead(builder, ahead);
     }
-    let begun = Instant::now();
+    let watch = Watch::start();
     let runtime = builder.start().expect("a runtime");
     acked.wait();
-    let took = begun.elapsed();
+    let run = watch.stop(jobs, Vec::new());
     runtime.stop();
-    Run::new(jobs, took, Vec::new())
+    run
 }
 
 /// Fills a file and closes it, so that what follows begins with no log to check in.
 pub fn filled(path: &Path, jobs: u64) {
     let kiln = builder(path, Durability::Normal).open().expect("a new file");
     fill(&kiln, jobs, mail);
+}
+
+/// From the call of each enqueue to the start of its handler, in one process.
+pub fn steady(path: &Path, durability: Durability, rate: u64, jobs: u64) -> Run {
+    let kiln = open(path, durability, &Tally::new(0));
+    let stamps = Stamps::new(jobs);
+    let begins = Arc::clone(&stamps);
+    let worker = Mailer(move |n| begins.begin(n));
+    let runtime = kiln.runtime().queue("default", 8).worker(worker).start().expect("a runtime");
+    thread::sleep(Duration::from_millis(100));
+    pace(rate, jobs, |n| {
+        stamps.call(n);
+        kiln.enqueue(mail(n)).expect("an enqueue");
+    });
+    let run = stamps.run();
+    runtime.stop();
+    run
 }

@@ -4,6 +4,8 @@
 //! asked, times as integers, group commit, acks written in the transaction that fetches the next jobs by primary key.
 //! There are no fences, no second runtime, no retries, no events; the finished row is kept.
 
+mod engine;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,8 +18,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use crate::measure::{Run, micros};
+use crate::measure::{Run, Watch, micros};
 use crate::ours::Mail;
+
+pub use engine::{Engine, enqueue_for_another, steady, steady_direct, work_for_another};
 
 #[derive(Clone, Copy, Debug)]
 pub enum Sync {
@@ -130,14 +134,14 @@ fn ack(conn: &Connection, ids: &[i64]) {
 /// One thread, one connection, each insert its own transaction.
 pub fn enqueue(path: &Path, sync: Sync, jobs: u64) -> Run {
     let conn = open(path, sync);
-    let begun = Instant::now();
+    let watch = Watch::start();
     let call = |n| {
         let begun = Instant::now();
         insert(&conn, &args(n));
         micros(begun.elapsed())
     };
     let micros = (0..jobs).map(call).collect();
-    Run::new(jobs, begun.elapsed(), micros)
+    watch.stop(jobs, micros)
 }
 
 /// Who waits for a commit.
@@ -256,7 +260,7 @@ pub fn enqueue_shared(path: &Path, sync: Sync, how: Group, threads: u64, jobs: u
     };
     thread::scope(|scope| {
         scope.spawn(move || group_writer(conn, &requests));
-        let begun = Instant::now();
+        let watch = Watch::start();
         let work = &work;
         let threads: Vec<_> = (0..threads)
             .map(|thread| {
@@ -267,7 +271,7 @@ pub fn enqueue_shared(path: &Path, sync: Sync, how: Group, threads: u64, jobs: u
         drop(to_writer);
         let count = threads.len() as u64;
         let micros = threads.into_iter().flat_map(|thread| thread.join().expect("a producer")).collect();
-        Run::new(each * count, begun.elapsed(), micros)
+        watch.stop(each * count, micros)
     })
 }
 
@@ -282,9 +286,9 @@ pub enum Many {
 
 pub fn enqueue_many(path: &Path, sync: Sync, how: Many, jobs: u64) -> Run {
     let mut conn = open(path, sync);
-    let begun = Instant::now();
+    let watch = Watch::start();
     insert_many(&mut conn, how, jobs);
-    Run::new(jobs, begun.elapsed(), Vec::new())
+    watch.stop(jobs, Vec::new())
 }
 
 fn insert_many(conn: &mut Connection, how: Many, jobs: u64) {
@@ -380,8 +384,8 @@ pub fn drain(path: &Path, how: Drain, jobs: u64) -> Run {
     let Drain { sync, batch, cap, low } = how;
     let mut conn = open(path, sync);
     let shelf = Shelf::new();
-    let begun = Instant::now();
-    let took = thread::scope(|scope| {
+    let watch = Watch::start();
+    thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| shelf.work());
         }
@@ -414,18 +418,17 @@ pub fn drain(path: &Path, how: Drain, jobs: u64) -> Run {
                 }
             }
         }
-        let took = begun.elapsed();
+        let run = watch.stop(jobs, Vec::new());
         shelf.todo.lock().expect("a lock").1 = true;
         shelf.more.notify_all();
-        took
-    });
-    Run::new(jobs, took, Vec::new())
+        run
+    })
 }
 
 /// One thread that fetches, works, and acks in the transaction of the next fetch: one job a commit.
 pub fn drain_one_by_one(path: &Path, sync: Sync, jobs: u64) -> Run {
     let mut conn = open(path, sync);
-    let begun = Instant::now();
+    let watch = Watch::start();
     let mut done = Vec::new();
     for n in 0..=jobs {
         let tx = begin(&mut conn);
@@ -438,5 +441,5 @@ pub fn drain_one_by_one(path: &Path, sync: Sync, jobs: u64) -> Run {
             done.push(job.id);
         }
     }
-    Run::new(jobs, begun.elapsed(), Vec::new())
+    watch.stop(jobs, Vec::new())
 }

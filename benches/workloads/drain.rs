@@ -2,7 +2,7 @@
 
 use kiln::Durability;
 
-use crate::measure::{Bench, Target, Unit, rates, turns};
+use crate::measure::{Bench, Target, Unit, cpus, rates, turns};
 use crate::ours::Drain;
 use crate::raw::Sync;
 use crate::{ours, raw};
@@ -29,6 +29,7 @@ fn compare(
         },
     );
     bench.row("W4", what, Unit::Rate, &rates(&ours), &rates(&raw), Target::AtLeast(least));
+    bench.row("", "  CPU a job", Unit::Micros, &cpus(&ours), &cpus(&raw), Target::None);
 }
 
 pub fn all(bench: &mut Bench) {

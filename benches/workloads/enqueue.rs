@@ -2,7 +2,7 @@
 
 use kiln::Durability;
 
-use crate::measure::{Bench, Target, Unit, parts, rates, turns};
+use crate::measure::{Bench, Target, Unit, cpus, parts, rates, turns};
 use crate::raw::{Group, Many, Sync};
 use crate::{ours, raw};
 
@@ -22,6 +22,7 @@ pub fn one_thread(bench: &mut Bench) {
         );
         let what = format!("single enqueue, 1 thread, {level}");
         bench.row("W1", &what, Unit::Rate, &rates(&ours), &rates(&raw), Target::AtLeast(least));
+        bench.row("", "  CPU a job", Unit::Micros, &cpus(&ours), &cpus(&raw), Target::None);
     }
 }
 
@@ -72,6 +73,7 @@ pub fn many(bench: &mut Bench) {
         let (by_loop, array): (Vec<_>, Vec<_>) = raw.into_iter().unzip();
         let what = format!("enqueue_many by 1000, {level}");
         bench.row("W3", &what, Unit::Rate, &rates(&ours), &rates(&by_loop), Target::AtLeast(1.2));
+        bench.row("", "  CPU a job", Unit::Micros, &cpus(&ours), &cpus(&by_loop), Target::None);
         bench.row("", "  raw: all in one statement", Unit::Rate, &rates(&ours), &rates(&array), Target::None);
     }
 }

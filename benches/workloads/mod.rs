@@ -1,20 +1,40 @@
 //! The rows, in the order of the table.
 
+mod checksum;
+mod child;
+mod depth;
 mod drain;
 mod enqueue;
+mod extras;
+mod idle;
+mod latency;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kiln::Durability;
 
+pub use child::child;
+
 use crate::measure::{Bench, place};
 use crate::ours;
 
 type Row = fn(&mut Bench);
 
-pub const ALL: &[(&str, Row)] =
-    &[("W1", enqueue::one_thread), ("W2", enqueue::eight_threads), ("W3", enqueue::many), ("W4", drain::all)];
+pub const ALL: &[(&str, Row)] = &[
+    ("W1", enqueue::one_thread),
+    ("W2", enqueue::eight_threads),
+    ("W3", enqueue::many),
+    ("W4", drain::all),
+    ("W5", latency::same_process),
+    ("W6", latency::across_processes),
+    ("W7", depth::beside_a_million),
+    ("W8", idle::nothing_to_do),
+    ("W9", depth::growth),
+    ("W10", idle::queues_beside),
+    ("W11", extras::all),
+    ("checksum", checksum::overhead),
+];
 
 /// Does the work of a row for so many jobs, for counting instructions.
 pub fn count(row: &str, jobs: u64) -> ExitCode {
@@ -32,9 +52,4 @@ pub fn count(row: &str, jobs: u64) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-/// In a process that a row started: does what it is asked to, and says that it was.
-pub fn child() -> bool {
-    false
 }
