@@ -21,7 +21,7 @@ usage: cargo bench -- [ROW ...] [--quick | --full] [--rounds N]
   --full      longer runs, and more of them
   --rounds N  how many turns each side takes
   --count ROW N
-              does the work of W1 or W4 for N jobs and says nothing: for counting instructions
+              does the work of W1, W4, raw-W1 or raw-W4 for N jobs and says nothing: for instructions.sh
 
 KILN_BENCH_DIR is the folder for the files; it must not be a tmpfs. --features tracing adds a line to W11.
 ";
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             },
             "--count" => match (args.next(), args.next().and_then(|number| number.parse().ok())) {
                 (Some(row), Some(jobs)) => return workloads::count(&row, jobs),
-                _ => return misused("--count takes W1 or W4 and a number of jobs"),
+                _ => return misused("--count takes a row and a number of jobs"),
             },
             "-h" | "--help" => {
                 print!("{USAGE}");

@@ -290,10 +290,6 @@ impl Bench {
         }
     }
 
-    pub fn note(&self, name: &str, what: &str) {
-        println!("{name:<9} {what}");
-    }
-
     pub fn foot(&self) {
         let met = self.judged - self.missed.len();
         println!("\n{met} of {} targets met, in {:.0} s", self.judged, self.begun.elapsed().as_secs_f64());

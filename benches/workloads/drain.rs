@@ -34,6 +34,7 @@ fn compare(
 
 pub fn all(bench: &mut Bench) {
     let jobs = bench.jobs(100_000);
+    // Acks ride in both: it is the same work.
     for (durability, name) in [(Durability::Full, "default durability"), (Durability::Normal, "NORMAL")] {
         let how = raw::Drain::prefetching(Sync::Normal);
         let what = format!("drain, limit 8, {name}");

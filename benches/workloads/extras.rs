@@ -33,6 +33,13 @@ fn drain(kiln: &Kiln, jobs: u64) -> Run {
     watch.stop(jobs, Vec::new())
 }
 
+/// The same in a file of its own.
+fn drained(bench: &Bench, open: fn(&Path) -> Kiln, jobs: u64) -> Run {
+    let place = bench.fresh();
+    ours::filled(&place.file(), jobs);
+    drain(&open(&place.file()), jobs)
+}
+
 fn plain(path: &Path) -> Kiln {
     ours::builder(path, Durability::Normal).open().expect("a file")
 }
@@ -45,12 +52,7 @@ pub fn all(bench: &mut Bench) {
     let jobs = bench.jobs(40_000);
     let rounds = bench.rounds(5);
     let least = Target::AtLeast(0.8);
-    let drained = |open: fn(&Path) -> Kiln| {
-        let place = bench.fresh();
-        ours::filled(&place.file(), jobs);
-        drain(&open(&place.file()), jobs)
-    };
-    let (with, without) = turns(rounds, || drained(watched), || drained(plain));
+    let (with, without) = turns(rounds, || drained(bench, watched, jobs), || drained(bench, plain, jobs));
     bench.row("W11", "drain with events observed, against without", Unit::Rate, &rates(&with), &rates(&without), least);
 
     let recorded = |record: bool| {
@@ -81,7 +83,7 @@ pub fn all(bench: &mut Bench) {
     {
         let traced = |on: bool| {
             tracing_on::switch(on);
-            let run = drained(watched);
+            let run = drained(bench, watched, jobs);
             tracing_on::switch(false);
             run
         };
@@ -96,7 +98,7 @@ pub fn all(bench: &mut Bench) {
         );
     }
     #[cfg(not(feature = "tracing"))]
-    bench.note("W11", "drain with tracing: not compiled in, see cargo bench --features tracing -- W11");
+    println!("W11       drain with tracing: not compiled in, see cargo bench --features tracing -- W11");
 }
 
 /// A subscriber that looks at every field and keeps nothing, as long as it is switched on.

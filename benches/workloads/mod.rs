@@ -17,7 +17,8 @@ use kiln::Durability;
 pub use child::child;
 
 use crate::measure::{Bench, place};
-use crate::ours;
+use crate::raw::Sync;
+use crate::{ours, raw};
 
 type Row = fn(&mut Bench);
 
@@ -46,8 +47,13 @@ pub fn count(row: &str, jobs: u64) -> ExitCode {
             ours::filled(&place.file(), jobs);
             ours::drain(&place.file(), ours::Drain::new(Durability::Normal, 8), jobs);
         }
+        "raw-W1" => _ = raw::enqueue(&place.file(), Sync::Normal, jobs),
+        "raw-W4" => {
+            raw::filled(&place.file(), jobs);
+            raw::drain(&place.file(), raw::Drain::prefetching(Sync::Normal), jobs);
+        }
         row => {
-            eprintln!("--count takes W1 or W4, got {row:?}");
+            eprintln!("--count takes W1, W4, raw-W1 or raw-W4, got {row:?}");
             return ExitCode::from(2);
         }
     }
