@@ -222,10 +222,15 @@ pub struct Bench {
     missed: Vec<String>,
 }
 
+/// Where the files go: KILN_BENCH_DIR, or cargo's folder for such.
+pub fn folder() -> PathBuf {
+    let told = std::env::var_os("KILN_BENCH_DIR").map(PathBuf::from);
+    told.or_else(|| option_env!("CARGO_TARGET_TMPDIR").map(PathBuf::from)).unwrap_or_else(|| "target/tmp".into())
+}
+
 impl Bench {
     pub fn new(full: bool, rounds: Option<usize>) -> Bench {
-        let folder =
-            std::env::var_os("KILN_BENCH_DIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+        let folder = folder();
         std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("cannot use {}: {error}", folder.display()));
         Bench { full, rounds, folder, begun: Instant::now(), judged: 0, missed: Vec::new() }
     }

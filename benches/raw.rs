@@ -4,6 +4,8 @@
 //! asked, times as integers, group commit, acks written in the transaction that fetches the next jobs by primary key.
 //! There are no fences, no second runtime, no retries, no events; the finished row is kept.
 
+// For those who take this file from elsewhere.
+#[path = "raw/engine.rs"]
 mod engine;
 
 use std::collections::VecDeque;

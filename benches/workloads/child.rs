@@ -11,7 +11,7 @@ use std::time::Duration;
 use kiln::Durability;
 
 use crate::machine::{self, Used};
-use crate::measure::{number, wall};
+use crate::measure::{Run, number, pace, wall};
 use crate::ours::{self, Drain, Mailer, Tally};
 use crate::raw::{self, Sync};
 
@@ -52,6 +52,35 @@ impl Drop for Other {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// From the call of each enqueue here to the start of its handler in another process.
+pub fn kiln_to_another(file: &Path, normal: bool, rate: u64, jobs: u64) -> Run {
+    let durability = if normal { Durability::Normal } else { Durability::Full };
+    let kiln = ours::open(file, durability, &Tally::new(0));
+    let mut other = Other::start("kiln works", file, jobs, normal);
+    other.line();
+    let mut called = Vec::new();
+    pace(rate, jobs, |n| {
+        called.push(wall());
+        kiln.enqueue(ours::mail(n)).expect("an enqueue");
+    });
+    waits(&mut other, &called)
+}
+
+pub fn raw_to_another(file: &Path, normal: bool, rate: u64, jobs: u64) -> Run {
+    let sync = if normal { Sync::Normal } else { Sync::Full };
+    let mut other = Other::start("raw works", file, jobs, normal);
+    let port = other.line().parse().expect("a port");
+    let mut called = Vec::new();
+    raw::enqueue_for_another(file, sync, port, rate, jobs, |_| called.push(wall()));
+    waits(&mut other, &called)
+}
+
+fn waits(other: &mut Other, called: &[u64]) -> Run {
+    let begun = called.iter().map(|_| other.line().parse::<u64>().expect("a time")).collect::<Vec<_>>();
+    let nanos = called.iter().zip(begun).map(|(called, begun)| begun.saturating_sub(*called));
+    Run::of(nanos.map(|nanos| nanos as f64 / 1000.0).collect())
 }
 
 /// In a process that a row started: does what it is asked to, and says that it was.

@@ -2,8 +2,8 @@
 
 use kiln::Durability;
 
-use super::child::Other;
-use crate::measure::{Bench, Run, Target, Unit, pace, parts, turns, wall};
+use super::child;
+use crate::measure::{Bench, Target, Unit, parts, turns};
 use crate::raw::Sync;
 use crate::{ours, raw};
 
@@ -34,40 +34,17 @@ pub fn same_process(bench: &mut Bench) {
 pub fn across_processes(bench: &mut Bench) {
     const RATE: u64 = 50;
     let jobs = bench.jobs(100);
-    let levels = [(Durability::Full, Sync::Full, "FULL", false), (Durability::Normal, Sync::Normal, "NORMAL", true)];
+    let levels = [("FULL", false), ("NORMAL", true)];
     let levels = if bench.full { &levels[..] } else { &levels[..1] };
-    for (durability, sync, level, normal) in levels {
+    for (level, normal) in levels {
         let (ours, raw) = turns(
             bench.rounds(3),
-            || {
-                let place = bench.fresh();
-                let kiln = ours::open(&place.file(), *durability, &ours::Tally::new(0));
-                let mut other = Other::start("kiln works", &place.file(), jobs, *normal);
-                other.line();
-                let mut called = Vec::new();
-                pace(RATE, jobs, |n| {
-                    called.push(wall());
-                    kiln.enqueue(ours::mail(n)).expect("an enqueue");
-                });
-                waits(&mut other, &called)
-            },
-            || {
-                let place = bench.fresh();
-                let mut other = Other::start("raw works", &place.file(), jobs, *normal);
-                let port = other.line().parse().expect("a port");
-                let mut called = Vec::new();
-                raw::enqueue_for_another(&place.file(), *sync, port, RATE, jobs, |_| called.push(wall()));
-                waits(&mut other, &called)
-            },
+            || child::kiln_to_another(&bench.fresh().file(), *normal, RATE, jobs),
+            || child::raw_to_another(&bench.fresh().file(), *normal, RATE, jobs),
         );
         let what = |part| format!("50/s to another process, {part} within, {level}");
         let target = Target::AtMost(1.0);
         bench.row("W6", &what("50 %"), Unit::Micros, &parts(&ours, 0.5), &parts(&raw, 0.5), target);
         bench.row("", &what("99 %"), Unit::Micros, &parts(&ours, 0.99), &parts(&raw, 0.99), Target::None);
     }
-}
-
-fn waits(other: &mut Other, called: &[u64]) -> Run {
-    let begun = called.iter().map(|_| other.line().parse::<f64>().expect("a time")).collect::<Vec<_>>();
-    Run::of(called.iter().zip(begun).map(|(called, begun)| (begun - *called as f64) / 1000.0).collect())
 }

@@ -9,14 +9,13 @@ mod extras;
 mod idle;
 mod latency;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kiln::Durability;
 
 pub use child::child;
 
-use crate::measure::{Bench, place};
+use crate::measure::{Bench, folder, place};
 use crate::raw::Sync;
 use crate::{ours, raw};
 
@@ -39,8 +38,7 @@ pub const ALL: &[(&str, Row)] = &[
 
 /// Does the work of a row for so many jobs, for counting instructions.
 pub fn count(row: &str, jobs: u64) -> ExitCode {
-    let folder = std::env::var_os("KILN_BENCH_DIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
-    let place = place(&folder);
+    let place = place(&folder());
     match row {
         "W1" => _ = ours::enqueue(&place.file(), Durability::Normal, 1, jobs),
         "W4" => {
