@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
-use crate::machine::cpu_seconds;
+use crate::machine::{Used, cpu_seconds};
 
 /// One run of one side.
 #[derive(Clone, Debug, Default)]
@@ -113,10 +113,23 @@ pub fn micros(took: Duration) -> f64 {
     took.as_secs_f64() * 1e6
 }
 
+/// How many turns each side takes.
+#[derive(Clone, Copy)]
+pub struct Turns {
+    most: usize,
+    /// After three turns there is no other once this is over.
+    slice: Duration,
+}
+
 /// Runs both sides in turns, each first in every second round.
-pub fn turns<A, B>(rounds: usize, mut a: impl FnMut() -> A, mut b: impl FnMut() -> B) -> (Vec<A>, Vec<B>) {
+pub fn turns<A, B>(turns: Turns, mut a: impl FnMut() -> A, mut b: impl FnMut() -> B) -> (Vec<A>, Vec<B>) {
+    const LEAST: usize = 3;
     let (mut first, mut second) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
+    let begun = Instant::now();
+    for round in 0..turns.most {
+        if round >= LEAST && begun.elapsed() > turns.slice {
+            break;
+        }
         if round % 2 == 0 {
             first.push(a());
             second.push(b());
@@ -220,6 +233,8 @@ pub struct Bench {
     begun: Instant,
     judged: usize,
     missed: Vec<String>,
+    /// What idling cost a runtime of four queues, one of a hundred, and raw.
+    pub idle: Vec<[Used; 3]>,
 }
 
 /// Where the files go: KILN_BENCH_DIR, or cargo's folder for such.
@@ -232,7 +247,7 @@ impl Bench {
     pub fn new(full: bool, rounds: Option<usize>) -> Bench {
         let folder = folder();
         std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("cannot use {}: {error}", folder.display()));
-        Bench { full, rounds, folder, begun: Instant::now(), judged: 0, missed: Vec::new() }
+        Bench { full, rounds, folder, begun: Instant::now(), judged: 0, missed: Vec::new(), idle: Vec::new() }
     }
 
     pub fn folder(&self) -> &Path {
@@ -244,9 +259,13 @@ impl Bench {
         place(&self.folder)
     }
 
-    /// How many turns each side takes.
-    pub fn rounds(&self, quick: usize) -> usize {
-        self.rounds.unwrap_or(if self.full { quick * 2 + 1 } else { quick })
+    /// How many turns each side takes: quick is a few seconds for both.
+    pub fn turns(&self) -> Turns {
+        match self.rounds {
+            Some(most) => Turns { most, slice: Duration::MAX },
+            None if self.full => Turns { most: 15, slice: Duration::MAX },
+            None => Turns { most: 9, slice: Duration::from_millis(4500) },
+        }
     }
 
     /// How many jobs a run has.

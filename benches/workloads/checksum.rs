@@ -160,7 +160,7 @@ pub fn overhead(bench: &mut Bench) {
     let root = tree.folder().join("tree");
     plant(&root);
     by_plain_threads(bench, &root);
-    let (ours, plain) = turns(bench.rounds(5), || by_kiln(bench, &root), || by_plain_threads(bench, &root));
+    let (ours, plain) = turns(bench.turns(), || by_kiln(bench, &root), || by_plain_threads(bench, &root));
     let what = "10k files, against bare threads";
     bench.row("checksum", what, Unit::Seconds, &ours, &plain, Target::AtMost(1.15));
 }

@@ -25,8 +25,12 @@ fn deep(bench: &Bench, rows: Rows, count: u64) -> Place {
     let place = bench.fresh();
     drop(ours::builder(&place.file(), Durability::Normal).open().expect("a new file"));
     let conn = Connection::open(place.file()).expect("a database");
-    conn.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -64000")
-        .expect("pragmas");
+    // The handle's connections are closed by threads of their own.
+    while let Err(error) = conn.execute_batch("PRAGMA journal_mode = OFF") {
+        assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy), "{error}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -64000").expect("pragmas");
     let (state, due, done, attempt, key) = match rows {
         Rows::Finished => ("completed", "0", "at", 1, "NULL"),
         Rows::Scheduled => ("scheduled", "365 * 86400000000", "NULL", 0, "NULL"),
@@ -48,7 +52,7 @@ fn deep(bench: &Bench, rows: Rows, count: u64) -> Place {
 
 pub fn beside_a_million(bench: &mut Bench) {
     const DRAINED: u64 = 10_000;
-    let rounds = bench.rounds(7);
+    let rounds = bench.turns();
     let how = Drain::new(Durability::Normal, 8);
     let drain = |path: &Path| {
         ours::filled(path, DRAINED);
@@ -72,18 +76,16 @@ pub fn beside_a_million(bench: &mut Bench) {
         // A program's numbers go on: nothing is enqueued twice into one file.
         let mut next = 2 * MILLION;
         let jobs = bench.jobs(10_000);
-        let mut enqueue = |path: &Path| {
+        let enqueue = |path: &Path| {
             let kiln = ours::open(path, Durability::Normal, &Tally::new(0));
             let from = next;
             next += jobs;
             let job = |n| ours::mail(from + n);
             ours::enqueue_by(&kiln, 1, jobs, |n| if unique { job(n).unique(Unique::new()) } else { job(n) })
         };
-        let mut runs = Vec::new();
-        for _ in 0..rounds {
-            runs.push((enqueue(&deep.file()), enqueue(&bench.fresh().file())));
-        }
-        let (into, empty): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+        let enqueue = std::cell::RefCell::new(enqueue);
+        let (into, empty) =
+            turns(rounds, || enqueue.borrow_mut()(&deep.file()), || enqueue.borrow_mut()(&bench.fresh().file()));
         let what = format!("{}enqueue into 1M waiting", if unique { "unique " } else { "" });
         bench.row("W7", &what, Unit::Rate, &rates(&into), &rates(&empty), Target::AtLeast(0.95));
         bench.row("", "  50 % within", Unit::Micros, &parts(&into, 0.5), &parts(&empty, 0.5), Target::None);
@@ -92,11 +94,11 @@ pub fn beside_a_million(bench: &mut Bench) {
 
 pub fn growth(bench: &mut Bench) {
     const FIRST: u64 = 10_000;
-    let rounds = bench.rounds(7);
+    let rounds = bench.turns();
     let how = Drain::new(Durability::Normal, 8);
     let mut enough = Vec::new();
     for count in [100_000, MILLION] {
-        let deep = deep(bench, Rows::Waiting, count + FIRST * 2 * rounds as u64);
+        let deep = deep(bench, Rows::Waiting, count + FIRST * 20);
         let small = |path: &Path| {
             ours::filled(path, FIRST);
             ours::drain(path, how, FIRST)

@@ -16,7 +16,7 @@ fn compare(
     least: f64,
 ) {
     let (ours, raw) = turns(
-        bench.rounds(5),
+        bench.turns(),
         || {
             let place = bench.fresh();
             ours::filled(&place.file(), jobs);

@@ -16,7 +16,7 @@ pub fn one_thread(bench: &mut Bench) {
             Sync::Normal => (bench.jobs(20_000), 0.90),
         };
         let (ours, raw) = turns(
-            bench.rounds(7),
+            bench.turns(),
             || ours::enqueue(&bench.fresh().file(), durability, 1, jobs),
             || raw::enqueue(&bench.fresh().file(), sync, jobs),
         );
@@ -33,7 +33,7 @@ pub fn eight_threads(bench: &mut Bench) {
             Sync::Normal => bench.jobs(40_000),
         };
         let (ours, raw) = turns(
-            bench.rounds(5),
+            bench.turns(),
             || ours::enqueue(&bench.fresh().file(), durability, 8, jobs),
             || {
                 let run = |how| raw::enqueue_shared(&bench.fresh().file(), sync, how, 8, jobs);
@@ -63,7 +63,7 @@ pub fn many(bench: &mut Bench) {
     for (durability, sync, level) in LEVELS {
         let jobs = bench.jobs(100_000);
         let (ours, raw) = turns(
-            bench.rounds(5),
+            bench.turns(),
             || ours::enqueue_many(&bench.fresh().file(), durability, jobs),
             || {
                 let run = |how| raw::enqueue_many(&bench.fresh().file(), sync, how, jobs);

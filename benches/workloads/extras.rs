@@ -50,7 +50,7 @@ fn watched(path: &Path) -> Kiln {
 
 pub fn all(bench: &mut Bench) {
     let jobs = bench.jobs(40_000);
-    let rounds = bench.rounds(5);
+    let rounds = bench.turns();
     let least = Target::AtLeast(0.8);
     let (with, without) = turns(rounds, || drained(bench, watched, jobs), || drained(bench, plain, jobs));
     bench.row("W11", "drain with events observed, against without", Unit::Rate, &rates(&with), &rates(&without), least);

@@ -14,7 +14,7 @@ pub fn same_process(bench: &mut Bench) {
     let levels = if bench.full { &levels[..] } else { &levels[..1] };
     for (durability, sync, level) in levels {
         let (ours, raw) = turns(
-            bench.rounds(5),
+            bench.turns(),
             || ours::steady(&bench.fresh().file(), *durability, RATE, jobs),
             || {
                 let by_thread = raw::steady(&bench.fresh().file(), *sync, RATE, jobs);
@@ -38,7 +38,7 @@ pub fn across_processes(bench: &mut Bench) {
     let levels = if bench.full { &levels[..] } else { &levels[..1] };
     for (level, normal) in levels {
         let (ours, raw) = turns(
-            bench.rounds(3),
+            bench.turns(),
             || child::kiln_to_another(&bench.fresh().file(), *normal, RATE, jobs),
             || child::raw_to_another(&bench.fresh().file(), *normal, RATE, jobs),
         );
