@@ -231,6 +231,17 @@ pub(crate) struct Ready {
     pub check: Option<Check>,
 }
 
+impl Ready {
+    /// Whether the two differ in nothing that is stored but their arguments.
+    pub fn is_like(&self, other: &Ready) -> bool {
+        let (a, b) = (&self.job, &other.job);
+        (self.check.is_none() && other.check.is_none())
+            && (a.state, a.max_attempts, a.priority) == (b.state, b.max_attempts, b.priority)
+            && (a.inserted_at, a.scheduled_at, a.expires_at) == (b.inserted_at, b.scheduled_at, b.expires_at)
+            && (&a.queue, &a.worker, &a.meta, &a.tags) == (&b.queue, &b.worker, &b.meta, &b.tags)
+    }
+}
+
 impl Due {
     fn at(self, now: Timestamp, field: &'static str) -> Result<Option<Timestamp>> {
         match self {

@@ -23,7 +23,7 @@ pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
 }
 
 /// From how many rows on one statement for all of them costs less than one for each.
-const MANY: usize = 16;
+pub(super) const MANY: usize = 16;
 
 /// The ids as a parameter that stands for a table of them.
 fn ids(ids: impl Iterator<Item = i64>) -> Rc<Vec<Value>> {

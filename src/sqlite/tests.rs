@@ -83,6 +83,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
     let fixed = [
         sql::ENQUEUE_FIRST,
         sql::ENQUEUE_NEXT,
+        sql::ENQUEUE_ALIKE,
         sql::REMEMBER_NEWEST,
         sql::DOUBLE,
         sql::EXPIRE,
@@ -216,6 +217,31 @@ fn of_many_acks_at_once_those_that_are_late_change_nothing_and_are_told() {
         assert_eq!(*state, expected, "ack {n}");
     }
     assert_eq!(engine.count(&Filter::new()).unwrap().state(State::Completed), 95, "one was completed by somebody else");
+}
+
+#[test]
+fn many_jobs_are_stored_as_each_would_be_alone() {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut jobs = Vec::new();
+    while jobs.len() < 500 {
+        let (queue, priority, tagged) = (random.usize(..2), random.i64(0..2), random.bool());
+        for _ in 0..[1, 2, 15, 16, 17, 60][random.usize(..6)] {
+            let job = NewJob::new(WORKER).args(serde_json::json!({ "n": jobs.len() })).priority(priority);
+            let job = job.queue(["a", "b"][queue]).tags(tagged.then_some("t"));
+            let unique = random.u8(..20) == 0;
+            jobs.push(if unique { job.unique(crate::Unique::new()) } else { job }.build(NOW, |_| {}).unwrap());
+        }
+    }
+    let engine = engine();
+    engine.enqueue(vec![jobs[0].clone()]).unwrap();
+    engine.delete(&Which::Ids(vec![1])).unwrap();
+    let stored = engine.enqueue(jobs.clone()).unwrap();
+    assert_eq!(stored.len(), jobs.len());
+    for (n, (stored, given)) in stored.into_iter().zip(jobs).enumerate() {
+        assert_eq!(stored.id, n as i64 + 2);
+        assert_eq!(engine.get(stored.id).unwrap(), Some(Job { id: stored.id, ..given.job.clone() }));
+        assert_eq!(stored, Job { id: stored.id, ..given.job });
+    }
 }
 
 #[test]
