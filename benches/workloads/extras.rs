@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln::{Durability, Failure, Kiln, Outcome, Running, Unique, Worker};
 
-use crate::measure::{Bench, Run, Target, Unit, Watch, rates, turns};
+use crate::measure::{Bench, Run, Target, Unit, Watch, cpus, rates, turns};
 use crate::ours::{self, Mail, Mailer, Tally};
 
 /// A worker that records what it was given.
@@ -48,12 +48,16 @@ fn watched(path: &Path) -> Kiln {
     ours::open(path, Durability::Normal, &Tally::new(0))
 }
 
+fn row(bench: &mut Bench, what: &str, with: &[Run], without: &[Run]) {
+    bench.row("W11", what, Unit::Rate, &rates(with), &rates(without), Target::AtLeast(0.8));
+    bench.row("", "  CPU a job", Unit::Micros, &cpus(with), &cpus(without), Target::None);
+}
+
 pub fn all(bench: &mut Bench) {
     let jobs = bench.jobs(40_000);
     let rounds = bench.turns();
-    let least = Target::AtLeast(0.8);
     let (with, without) = turns(rounds, || drained(bench, watched, jobs), || drained(bench, plain, jobs));
-    bench.row("W11", "drain with events observed, against without", Unit::Rate, &rates(&with), &rates(&without), least);
+    row(bench, "drain with events observed, against without", &with, &without);
 
     let recorded = |record: bool| {
         let place = bench.fresh();
@@ -64,7 +68,7 @@ pub fn all(bench: &mut Bench) {
         drain(&watched(&place.file()), jobs)
     };
     let (with, without) = turns(rounds, || recorded(true), || recorded(false));
-    bench.row("W11", "drain with recorded results", Unit::Rate, &rates(&with), &rates(&without), least);
+    row(bench, "drain with recorded results", &with, &without);
 
     let calls = bench.jobs(10_000);
     for (durability, calls, level) in [(Durability::Full, calls / 4, "FULL"), (Durability::Normal, calls, "NORMAL")] {
@@ -76,7 +80,7 @@ pub fn all(bench: &mut Bench) {
         };
         let (with, without) = turns(rounds, || enqueued(true), || enqueued(false));
         let what = format!("single unique enqueue, {level}");
-        bench.row("W11", &what, Unit::Rate, &rates(&with), &rates(&without), least);
+        row(bench, &what, &with, &without);
     }
 
     #[cfg(feature = "tracing")]
@@ -88,14 +92,7 @@ pub fn all(bench: &mut Bench) {
             run
         };
         let (with, without) = turns(rounds, || traced(true), || traced(false));
-        bench.row(
-            "W11",
-            "drain with tracing, against no subscriber",
-            Unit::Rate,
-            &rates(&with),
-            &rates(&without),
-            least,
-        );
+        row(bench, "drain with tracing, against no subscriber", &with, &without);
     }
     #[cfg(not(feature = "tracing"))]
     println!("W11       drain with tracing: not compiled in, see cargo bench --features tracing -- W11");
