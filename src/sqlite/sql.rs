@@ -90,10 +90,9 @@ pub(super) fn claim(workers: usize) -> &'static str {
 pub(super) const CLAIM_ONE: &str = "
 UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";
 
-/// The same for many at once that were never claimed before.
+/// The same for neighbours that were never claimed before.
 pub(super) const CLAIM_FRESH: &str = "
-UPDATE kiln_jobs SET state = 'executing', attempt = 1, attempted_at = ?2, attempted_by = ?3
-WHERE id IN (SELECT value FROM rarray(?1))";
+UPDATE kiln_jobs SET state = 'executing', attempt = 1, attempted_at = ?3, attempted_by = ?4 WHERE id BETWEEN ?1 AND ?2";
 
 pub(super) const ERRORS: &str = "SELECT errors FROM kiln_jobs WHERE id = ?1";
 
@@ -105,10 +104,10 @@ pub(super) const ACK_COMPLETE: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
-/// The same for many jobs claimed at once.
+/// The same for neighbours that were claimed at once.
 pub(super) const ACK_COMPLETE_MANY: &str = "
-UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
-WHERE id IN (SELECT value FROM rarray(?1)) AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL
+WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND state = 'executing'";
 
 /// Whether the attempt was the one that completed its job.
 pub(super) const COMPLETED: &str = "
