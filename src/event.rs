@@ -81,6 +81,20 @@ pub enum Event {
         /// The job, and which attempt at it.
         job: Subject,
     },
+    /// A runtime cannot write: the disk is full or fails, or another process keeps the write lock. It holds the acks of
+    /// finished jobs, claims nothing that it could not, and tries again by itself: after 0.7 seconds, then more and more
+    /// rarely, up to 30 seconds. Told once, until it has [recovered](Self::Recovered).
+    #[non_exhaustive]
+    Degraded {
+        /// What went wrong.
+        reason: String,
+    },
+    /// A runtime can write again, and has written what it held.
+    #[non_exhaustive]
+    Recovered {
+        /// How long it could not.
+        after: Duration,
+    },
     /// A job told how far it is.
     #[non_exhaustive]
     Progressed {
@@ -244,6 +258,8 @@ impl Event {
             Event::Acked { .. } => "acked",
             Event::Expired { .. } => "expired",
             Event::Stuck { .. } => "stuck",
+            Event::Degraded { .. } => "degraded",
+            Event::Recovered { .. } => "recovered",
             Event::Progressed { .. } => "progressed",
             Event::Staged { .. } => "staged",
             Event::Rescued { .. } => "rescued",
@@ -336,6 +352,8 @@ impl fmt::Display for Event {
             | Event::CronPaused { name }
             | Event::CronResumed { name }
             | Event::CronDeleted { name } => write!(f, " name={name:?}"),
+            Event::Degraded { reason } => write!(f, " reason={reason:?}"),
+            Event::Recovered { after } => write!(f, " after={after:?}"),
             Event::Enqueued { .. } | Event::Conflicted { .. } | Event::Expired { .. } | Event::Stuck { .. } => Ok(()),
         }
     }

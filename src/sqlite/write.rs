@@ -257,7 +257,7 @@ impl Writer {
             }
             Err(error) => {
                 for ((_, crew), turn) in crews.iter().zip(turns) {
-                    crew.give_back(turn);
+                    crew.give_back(turn, &error);
                 }
                 Err(error)
             }

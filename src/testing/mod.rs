@@ -152,7 +152,8 @@ impl Hand {
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn prune(&self, age: Duration) -> Result<u64> {
         let before = self.now().checked_sub(age).ok();
-        self.engine().prune(&Cutoffs { completed: before, cancelled: before, discarded: before }, u32::MAX)
+        let cutoffs = Cutoffs { completed: before, cancelled: before, discarded: before };
+        Ok(self.engine().prune(&cutoffs, u32::MAX)?.pruned)
     }
 
     fn settle(&self, job: &Job, end: End) -> Result<bool> {
