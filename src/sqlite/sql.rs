@@ -46,24 +46,25 @@ macro_rules! not_expired {
     };
 }
 
+/// The time that counts for a double, as the index has it.
+macro_rules! stamp {
+    () => {
+        "CASE WHEN unique_key GLOB 's*' THEN scheduled_at ELSE inserted_at END"
+    };
+}
+
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM kiln_jobs INDEXED BY kiln_jobs_unique
-WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 AND ",
+WHERE unique_key = ?1 AND state = ?2 AND ",
+    stamp!(),
+    " >= ?3 AND ",
     not_expired!(),
-    " ORDER BY inserted_at DESC LIMIT 1"
-);
-
-/// The same by their due time. That a key of such jobs begins with an s has to be said to SQLite.
-pub(super) const DOUBLE_DUE: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM kiln_jobs INDEXED BY kiln_jobs_unique_due
-WHERE unique_key = ?1 AND unique_key >= 's' AND unique_key < 't' AND state = ?2 AND scheduled_at >= ?3 AND ",
-    not_expired!(),
-    " ORDER BY scheduled_at DESC LIMIT 1"
+    " ORDER BY ",
+    stamp!(),
+    " DESC LIMIT 1"
 );
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the
