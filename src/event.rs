@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub enum Event {
         queue_time: Duration,
         /// How long `process` took.
         run_time: Duration,
-        /// What went wrong, if anything did.
+        /// What went wrong, if anything did; without what is [hidden](crate::KilnBuilder::redact) of the job.
         error: Option<String>,
     },
     /// What came of an attempt was written, or was too late to be.
@@ -159,6 +160,22 @@ pub enum Event {
         /// Its name.
         queue: String,
     },
+    /// A file of an older kiln was brought to this one's schema version, as it was opened.
+    #[non_exhaustive]
+    Migrated {
+        /// The version it had.
+        from: i64,
+        /// The version it has.
+        to: i64,
+        /// Where the file lies as it was before.
+        backup: Option<PathBuf>,
+    },
+    /// Something is not as it should be, though all works: told once, as the file is opened.
+    #[non_exhaustive]
+    Warned {
+        /// What, and what to do.
+        warning: String,
+    },
 }
 
 /// Which job an event is about. Its arguments are not there: they do not belong into logs.
@@ -203,6 +220,8 @@ impl Event {
             Event::Scaled { .. } => "scaled",
             Event::QueueStarted { .. } => "queue_started",
             Event::QueueStopped { .. } => "queue_stopped",
+            Event::Migrated { .. } => "migrated",
+            Event::Warned { .. } => "warned",
         }
     }
 
@@ -272,6 +291,11 @@ impl fmt::Display for Event {
             }
             Event::QueueStarted { queue, limit } => write!(f, " queue={queue} limit={limit}"),
             Event::QueueStopped { queue } => write!(f, " queue={queue}"),
+            Event::Migrated { from, to, backup } => {
+                write!(f, " from={from} to={to}")?;
+                backup.as_ref().map_or(Ok(()), |backup| write!(f, " backup={backup:?}"))
+            }
+            Event::Warned { warning } => write!(f, " warning={warning:?}"),
             Event::Enqueued { .. } | Event::Stuck { .. } => Ok(()),
         }
     }

@@ -39,15 +39,16 @@ impl Kiln {
     /// transaction stays open either way, and may be committed without the job.
     pub fn enqueue_in(&self, tx: &Transaction<'_>, job: NewJob) -> Result<Job> {
         self.check_place(tx)?;
-        let (job, news) = within::enqueue(tx, self.build(job)?)?;
+        let (job, news) = within::enqueue(tx, self.admit(job)?)?;
         if !job.conflict {
             self.observers().tell(|| Event::Enqueued { job: (&job).into() });
         }
         self.engine().expect(news);
-        Ok(job)
+        Ok(self.own(job))
     }
 
     fn check_place(&self, tx: &Transaction<'_>) -> Result<()> {
+        self.engine().may_write()?;
         let theirs = tx.path().filter(|path| !path.is_empty()).map(std::path::PathBuf::from);
         let ours = self.engine().file();
         if ours.is_some() && theirs.as_deref().and_then(|path| path.canonicalize().ok()).as_deref() == ours {
