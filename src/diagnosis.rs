@@ -20,7 +20,7 @@ use crate::health::RuntimeHealth;
 /// runtimes
 ///   2f6c... on laptop, process 4711: executes 1 of default, media; oldest attempt 3 s
 /// findings
-///   orphans: 2 executing jobs belong to runtimes that are dead: 17, 23
+///   orphans: executing jobs of runtimes that are dead: 2 (17, 23)
 ///     -> a runtime that runs on the file rescues them; start one
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -124,13 +124,13 @@ impl Finding {
         Self { problem, text: text.into(), advice: advice.into(), jobs: Vec::new() }
     }
 
-    /// A finding about jobs, where there are any: `what` follows their number.
+    /// A finding about jobs, where there are any.
     pub(crate) fn about(problem: Problem, ids: &[i64], what: &str, advice: &str) -> Option<Self> {
         const NAMED: usize = 20;
         let jobs: Vec<i64> = ids.iter().copied().take(NAMED).collect();
         let named: Vec<String> = jobs.iter().map(i64::to_string).collect();
         let more = if ids.len() > NAMED { ", ..." } else { "" };
-        let text = format!("{} {what}: {}{more}", ids.len(), named.join(", "));
+        let text = format!("{what}: {} ({}{more})", ids.len(), named.join(", "));
         (!ids.is_empty()).then(|| Self { problem, text, advice: advice.to_owned(), jobs })
     }
 }

@@ -142,19 +142,19 @@ impl Look<'_> {
             (
                 sql::ALL_EXHAUSTED,
                 Problem::Exhausted,
-                "available jobs have no attempt left and are not claimed",
+                "available jobs without an attempt left, which are not claimed",
                 "a runtime that runs on the file discards them; to run them once more, raise max_attempts with Kiln::update",
             ),
             (
                 sql::MALFORMED,
                 Problem::Malformed,
-                "rows are not as kiln writes them",
+                "rows that are not as kiln writes them",
                 "look at them with Kiln::get, and mend them with Kiln::update or delete them with Kiln::delete",
             ),
             (
                 sql::LARGE,
                 Problem::Large,
-                "jobs have more than 64 KiB of args and meta",
+                "jobs with more than 64 KiB of args and meta",
                 "keep the data in a file or a table and hand over where it is",
             ),
         ] {
@@ -202,7 +202,7 @@ impl Look<'_> {
             runtime.pulse = self.pulses.get(&runtime.id).copied();
             if let Some(pulse) = runtime.pulse.filter(|pulse| pulse.stuck > 0) {
                 let text =
-                    format!("runtime {} has {} threads whose jobs did not leave in time", runtime.id, pulse.stuck);
+                    format!("threads of runtime {} whose jobs did not leave in time: {}", runtime.id, pulse.stuck);
                 let advice =
                     "let the worker look at Running::cancelled, and restart the process to be rid of the threads";
                 findings.push(Finding::new(Problem::Stuck, text, advice));
@@ -237,19 +237,19 @@ impl Look<'_> {
         let orphans = Finding::about(
             Problem::Orphans,
             &orphans,
-            "executing jobs belong to runtimes that are dead",
+            "executing jobs of runtimes that are dead",
             "a runtime that runs on the file rescues them; start one",
         );
         let asked = Finding::about(
             Problem::Stuck,
             &asked,
-            "executing jobs were asked to leave more than a minute ago",
+            "jobs that were asked to leave more than a minute ago, and execute",
             "let the worker look at Running::cancelled, or end its process: the job is cancelled then",
         );
         let long = Finding::about(
             Problem::Stuck,
             &long,
-            "jobs have been executing for more than a day",
+            "jobs that have been executing for more than a day",
             "if that is not what they are for, give the worker a timeout, or end its process: they run again then",
         );
         Ok(orphans.into_iter().chain(asked).chain(long).collect())
@@ -260,7 +260,7 @@ impl Look<'_> {
         let knows = |runtime: &RuntimeHealth, worker: &String| runtime.workers.contains(worker);
         waiting.retain(|worker, _| !runtimes.iter().any(|holder| knows(&holder.runtime, worker)));
         let found = waiting.into_iter().map(|(worker, count)| {
-            let text = format!("{count} available jobs wait for worker {worker:?}, which no live runtime knows");
+            let text = format!("available jobs for worker {worker:?}, which no live runtime knows: {count}");
             let advice = "start a runtime with this worker, or give the jobs to another with Kiln::update";
             Finding::new(Problem::UnknownWorkers, text, advice)
         });
