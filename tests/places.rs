@@ -24,7 +24,8 @@ fn warnings(path: &Path) -> Vec<String> {
         }
     };
     let kiln = Kiln::builder(path).observe(observe).open().unwrap();
-    let found: Vec<String> = kiln.diagnose().unwrap().of(Problem::Exposed).map(|f| format!("{}; {}", f.text, f.advice)).collect();
+    let found: Vec<String> =
+        kiln.diagnose().unwrap().of(Problem::Exposed).map(|f| format!("{}; {}", f.text, f.advice)).collect();
     assert_eq!(*told.lock(), found, "a diagnosis says the same");
     found
 }
@@ -76,20 +77,58 @@ fn a_warning_is_told_to_those_who_observe() {
     assert_eq!(warned.len(), usize::from(cfg!(unix)), "once: {told:?}");
 }
 
-// A file system where SQLite cannot be relied on. Mounts are the matter of unit tests, with recorded tables; where a
-// machine has one, this is a real one.
+// A file system where SQLite cannot be relied on. Tables of mounts are the matter of unit tests; this is a real one, where
+// the machine has what it takes to make one.
+
+/// A folder seen through FUSE, until it is dropped.
+#[cfg(target_os = "linux")]
+struct Mounted(Folder);
+
+#[cfg(target_os = "linux")]
+impl Mounted {
+    fn new() -> Option<Self> {
+        let folder = Folder::new();
+        ["real", "seen"].iter().for_each(|name| fs::create_dir(folder.path(name)).unwrap());
+        let mut bindfs = std::process::Command::new("bindfs");
+        let made = bindfs.arg(folder.path("real")).arg(folder.path("seen")).output();
+        made.is_ok_and(|made| made.status.success()).then(|| Self(folder))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for program in ["fusermount3", "fusermount"] {
+            let _ = std::process::Command::new(program).arg("-uz").arg(self.0.path("seen")).output();
+        }
+    }
+}
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_on_a_remote_file_system_is_refused_unless_it_is_allowed() {
-    let Some(folder) = std::env::var_os("KILN_REMOTE_FOLDER").map(std::path::PathBuf::from) else { return };
-    let path = folder.join("kiln-test.db");
-    let error = Kiln::open(&path).unwrap_err();
-    assert!(error.is_unusable() && error.to_string().contains("allow_network_file_system"), "{error}");
-    assert!(!path.exists(), "it is refused before anything is made");
-    Kiln::builder(&path).allow_network_file_system().open().unwrap();
-    assert!(Kiln::open(&path).unwrap_err().is_unusable(), "one that is there as well");
-    fs::remove_file(path).unwrap();
+fn a_file_on_a_fuse_file_system_is_refused_unless_it_is_allowed() {
+    let Some(mounted) = Mounted::new() else {
+        println!("no FUSE file system could be mounted here: there is nothing to see");
+        return;
+    };
+    let path = mounted.0.path("seen").join("jobs.db");
+    let refused = || {
+        let error = Kiln::open(&path).unwrap_err();
+        assert!(error.is_unusable() && error.to_string().contains("FUSE file system (fuse"), "{error}");
+        assert!(error.to_string().contains("KilnBuilder::allow_network_file_system"), "{error}");
+    };
+    refused();
+    assert!(!path.exists(), "before anything is made");
+    let kiln = Kiln::builder(&path).allow_network_file_system().open().unwrap();
+    kiln.enqueue(NewJob::new("w")).unwrap();
+    assert!(kiln.diagnose().unwrap().file_system.unwrap().starts_with("fuse"));
+    drop(kiln);
+    refused();
+    assert!(Kiln::builder(&path).read_only().open().unwrap_err().is_unusable());
+    std::os::unix::fs::symlink(&path, mounted.0.path("link.db")).unwrap();
+    assert!(Kiln::open(mounted.0.path("link.db")).unwrap_err().is_unusable(), "by whatever name");
+    // The same file where it really is.
+    assert_eq!(Kiln::open(mounted.0.path("real").join("jobs.db")).unwrap().count(Filter::new()).unwrap().total(), 1);
 }
 
 // A file that is only looked at.

@@ -13,7 +13,13 @@ use serde_json::{Value, json};
 
 /// Each is a value of its own, so that a leak names its source.
 const SECRETS: [&str; 7] = [
-    "in-args-Kx1", "in-deep-args-Kx2", "in-meta-Kx3", "of-own-word-Kx4", "in-result-Kx5", "in-checkpoint-Kx6", "in-extra-Kx7",
+    "in-args-Kx1",
+    "in-deep-args-Kx2",
+    "in-meta-Kx3",
+    "of-own-word-Kx4",
+    "in-result-Kx5",
+    "in-checkpoint-Kx6",
+    "in-extra-Kx7",
 ];
 
 fn args() -> Value {
@@ -230,7 +236,8 @@ fn the_limit_holds_at_every_door() {
     too_large(kiln.update(fits.id, Changes::new().args(of_bytes(61))), "args", 101, 100);
     too_large(kiln.update(fits.id, |_: &kiln::Job| Changes::new().meta(of_bytes(80))), "meta", 140, 100);
     assert_eq!(get(&kiln, fits.id), fits);
-    let hooked = Kiln::memory_builder().max_payload(100).after_new(|job| job.args = of_bytes(99).into()).open().unwrap();
+    let hooked =
+        Kiln::memory_builder().max_payload(100).after_new(|job| job.args = of_bytes(99).into()).open().unwrap();
     too_large(hooked.enqueue(NewJob::new("w")), "args", 101, 100);
 }
 

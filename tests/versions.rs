@@ -84,7 +84,10 @@ fn a_file_of_an_older_kiln_is_migrated_with_all_that_is_in_it() {
 
     assert_eq!((version(&db), all(&db)), (VERSION, before), "the owner of the executing jobs may still live");
     let migrated = told.lock().iter().find(|line| line.starts_with("migrated")).cloned().unwrap();
-    assert!(migrated.starts_with("migrated from=1 to=2 backup=\"") && migrated.contains("jobs.db.v1.bak"), "{migrated}");
+    assert!(
+        migrated.starts_with("migrated from=1 to=2 backup=\"") && migrated.contains("jobs.db.v1.bak"),
+        "{migrated}"
+    );
 
     let total = kiln.count(Filter::new()).unwrap();
     assert_eq!((total.total(), total.state(State::Unknown)), (16, 1));
@@ -377,9 +380,8 @@ fn the_statements_of_an_older_kiln_work_on_a_migrated_file() {
     run(v1::SAY_LIMIT, &[&"old", &2, &1]);
     assert!(many(v1::RULINGS, &[]).len() >= 3);
     (run(v1::UNSAY_PAUSES, &[]), run(v1::UNSAY_LIMITS, &[]));
-    let entry: [&dyn rusqlite::ToSql; 17] = [
-        &"mine", &"@daily", &"UTC", &"v1", &"old", &"{}", &"{}", &"[]", &3, &0, &"skip", &none, &none, &0, &1, &1, &1,
-    ];
+    let entry: [&dyn rusqlite::ToSql; 17] =
+        [&"mine", &"@daily", &"UTC", &"v1", &"old", &"{}", &"{}", &"[]", &3, &0, &"skip", &none, &none, &0, &1, &1, &1];
     assert_eq!(run(v1::STORE_CRON, &entry), 1);
     assert_eq!((many(v1::CRONS, &[]).len(), many(v1::CRON, &[&"mine"]).len()), (3, 1));
     assert_eq!(run(v1::SETTLE_SLOT, &[&"mine", &1, &99]), 1);
@@ -389,8 +391,15 @@ fn the_statements_of_an_older_kiln_work_on_a_migrated_file() {
     assert_eq!(run(v1::DELETE, &[&c]), 1);
     // All that is left to be run is right for this file at least.
     for sql in [
-        v1::DOUBLE, v1::ERRORS, v1::EXPIRE, v1::CANCELLING, v1::EXHAUSTED, v1::DISCARD_EXHAUSTED, v1::PRUNE_CANCELLED,
-        v1::PRUNE_DISCARDED, v1::CANCEL_EXECUTING,
+        v1::DOUBLE,
+        v1::ERRORS,
+        v1::EXPIRE,
+        v1::CANCELLING,
+        v1::EXHAUSTED,
+        v1::DISCARD_EXHAUSTED,
+        v1::PRUNE_CANCELLED,
+        v1::PRUNE_DISCARDED,
+        v1::CANCEL_EXECUTING,
     ] {
         conn.prepare(sql).unwrap();
     }
