@@ -332,7 +332,7 @@ fn where_the_disk_has_no_room_for_it_nothing_is_copied_or_compacted_and_jobs_go_
         assert!(error.is_full() && error.to_string().contains("copy.db"), "{error}");
     });
     assert_eq!(count(&kiln, State::Suspended), 600);
-    kiln.diagnose_fully().unwrap().of(Problem::Damaged).for_each(|finding| panic!("{finding}"));
+    assert!(kiln.diagnose_fully().unwrap().of(Problem::Damaged).next().is_none());
     let names: Vec<_> = fs::read_dir(disk.0.path("disk")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("copy")), "{names:?}");
 }

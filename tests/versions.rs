@@ -97,7 +97,7 @@ fn a_file_of_an_older_kiln_is_migrated_with_all_that_is_in_it() {
     assert_eq!(get(&kiln, 3).errors[0].error, "no answer");
     assert_eq!(kiln.progress(7).unwrap().unwrap().to_string(), "1/4 quarter");
     assert_eq!(kiln.crons().unwrap().len(), 2);
-    kiln.diagnose_fully().unwrap().of(kiln::Problem::Damaged).for_each(|finding| panic!("{finding}"));
+    assert!(kiln.diagnose_fully().unwrap().of(kiln::Problem::Damaged).next().is_none());
     // The newest job was deleted by the older kiln.
     assert_eq!(kiln.enqueue(NewJob::new("w")).unwrap().id, 18);
     drop(kiln);
