@@ -11,6 +11,15 @@
 /// | syncs | one for each commit with an enqueue or an operator's verb in it | at checkpoints only | one for each commit |
 ///
 /// A crash of the process alone loses nothing in any mode, and the file stays whole in every case.
+///
+/// ```
+/// use kiln::{Durability, Kiln};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("app.db");
+/// let kiln = Kiln::builder(&path).durability(Durability::Strict).open()?;
+/// # Ok::<(), kiln::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {

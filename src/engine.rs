@@ -226,6 +226,8 @@ pub(crate) struct Done {
     /// For each ack, in their order: what the job became; `None` where the attempt was no longer the job's.
     pub acked: Vec<Option<State>>,
     pub claimed: Vec<Claimed>,
+    /// How many jobs a claim met past their time, and cancelled.
+    pub expired: u64,
     /// There may be jobs that the claim did not get to.
     pub more: bool,
 }

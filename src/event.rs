@@ -179,6 +179,18 @@ pub enum Event {
 }
 
 /// Which job an event is about. Its arguments are not there: they do not belong into logs.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use kiln::{Kiln, NewJob};
+///
+/// let (told, subjects) = mpsc::channel();
+/// let kiln = Kiln::memory_builder().observe(move |event| told.send(event.job().cloned()).unwrap()).open()?;
+/// kiln.enqueue(NewJob::new("app.Mailer").queue("mail"))?;
+/// let subject = subjects.recv().unwrap().unwrap();
+/// assert_eq!((subject.id, subject.queue.as_str(), subject.attempt), (1, "mail", 0));
+/// # Ok::<(), kiln::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Subject {

@@ -87,6 +87,15 @@ impl Kiln {
 
     /// Stores a job. When it returns, the job survives whatever [`Durability`](crate::Durability) promises.
     ///
+    /// ```
+    /// use kiln::{Kiln, NewJob, State};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let job = kiln.enqueue(NewJob::new("app.Mailer"))?;
+    /// assert_eq!((job.id, job.state), (1, State::Available));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`is_invalid`](crate::Error::is_invalid) for a job that may not be stored, see [`NewJob`];
@@ -99,6 +108,19 @@ impl Kiln {
     }
 
     /// Stores many jobs in one transaction, all or none.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let jobs = kiln.enqueue_many((0..3).map(|n| NewJob::new("app.Mailer").priority(n)))?;
+    /// assert_eq!(jobs.iter().map(|job| job.priority).collect::<Vec<_>>(), [0, 1, 2]);
+    ///
+    /// // One that may not be, and none is stored.
+    /// assert!(kiln.enqueue_many([NewJob::new("app.Mailer"), NewJob::new(" ")]).unwrap_err().is_invalid());
+    /// assert_eq!(kiln.count(kiln::Filter::new())?.total(), 3);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -144,6 +166,16 @@ impl Kiln {
 
     /// The job with this id, as it is now.
     ///
+    /// ```
+    /// use kiln::{Kiln, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let id = kiln.enqueue(NewJob::new("app.Mailer"))?.id;
+    /// assert_eq!(kiln.get(id)?.unwrap().worker, "app.Mailer");
+    /// assert!(kiln.get(id + 1)?.is_none());
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the database cannot be read.
@@ -153,6 +185,20 @@ impl Kiln {
 
     /// Waits until a job has finished, wherever it runs, and gives it back; `None` when it has not within `timeout`, or
     /// does not exist.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Kiln, NewJob, Running, State};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let job = kiln.enqueue(NewJob::new("greet"))?;
+    /// assert!(kiln.wait(job.id, Duration::from_millis(1))?.is_none());
+    ///
+    /// let runtime = kiln.runtime().worker_fn("greet", |_: &Running<()>| ()).start()?;
+    /// let job = kiln.wait(job.id, Duration::MAX)?.unwrap();
+    /// assert_eq!(job.state, State::Completed);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -179,6 +225,17 @@ impl Kiln {
     /// Waits as [`wait`](Self::wait) does, for the value that the job [recorded](crate::Outcome::record); `None` also when
     /// it finished without one.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Kiln, NewJob, Outcome, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().worker_fn("answer", |_: &Running<()>| Outcome::record(&42)).start()?;
+    /// let job = kiln.enqueue(NewJob::new("answer"))?;
+    /// assert_eq!(kiln.wait_result::<u32>(job.id, Duration::MAX)?, Some(42));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`is_malformed`](crate::Error::is_malformed) when the value is no `T`, and when the database cannot be read.
@@ -188,6 +245,18 @@ impl Kiln {
 
     /// How far a job is, as its worker [last said](crate::Running::progress), in whatever process; `None` when it said
     /// nothing, or the job does not exist.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Kiln, NewJob, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().worker_fn("copy", |job: &Running<()>| job.progress(7, 9, "a.png")).start()?;
+    /// let job = kiln.enqueue(NewJob::new("copy"))?;
+    /// kiln.wait(job.id, Duration::MAX)?;
+    /// assert_eq!(kiln.progress(job.id)?.unwrap().to_string(), "7/9 a.png");
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -231,6 +300,18 @@ impl Kiln {
 
     /// Makes jobs available again, with at least one attempt left and no expiry; says how many. Available and executing ones are left
     /// alone.
+    ///
+    /// ```
+    /// use kiln::{Filter, Kiln, NewJob, State};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let job = kiln.enqueue(NewJob::new("app.Mailer"))?;
+    /// assert_eq!(kiln.cancel(job.id)?, 1);
+    /// assert_eq!(kiln.retry(Filter::new().state(State::Cancelled))?, 1);
+    /// assert_eq!(kiln.delete(&job)?, 1);
+    /// assert!(kiln.get(job.id)?.is_none());
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -5,108 +5,42 @@
 //! cancellation flag. There is no async runtime, no broker and no daemon. The model is Oban's, and so are the words.
 //!
 //! ```
-//! # std::env::set_current_dir(tempfile::tempdir().unwrap().keep()).unwrap();
+//! # fn program() -> kiln::Result<()> {
 #![doc = include_str!("../examples/hello.rs")]
+//! # main() }
+//! # fn main() -> kiln::Result<()> {
+//! #     let folder = tempfile::tempdir().unwrap();
+//! #     std::env::set_current_dir(&folder).unwrap();
+//! #     program()
+//! # }
 //! ```
 //!
 //! # A job's life
 //!
-//! 1. [`enqueue`](Kiln::enqueue): the job is validated and stored: `available`, `scheduled` when it is due later, or
-//!    `suspended`. When the call returns, the job [survives](Durability).
-//! 2. **claim**: a [runtime](Kiln::runtime) takes as many available jobs of a queue as it has free threads, in the order
-//!    priority, due time, id. They are `executing`, and the attempt counts.
-//! 3. **execute**: the arguments are decoded and the [worker](Worker) runs. A panic is caught.
-//! 4. **ack**: what came of it is written, and only if the attempt is still the job's (its [`Fence`]):
-//!
-//!    | the worker returned | the job is | |
-//!    | --- | --- | --- |
-//!    | `()`, [`Outcome::Complete`] | `completed` | |
-//!    | [`Outcome::record`] | `completed` | the value is kept, see [`Job::recorded`] |
-//!    | [`Outcome::snooze`] | `scheduled` | the attempt is given back, `meta.snoozed` counts |
-//!    | [`Outcome::cancel`] | `cancelled` | the reason is in [`Job::errors`] |
-//!    | an error, or it panicked | `retryable`, after a [backoff](Worker::backoff) | the error is in `errors` |
-//!    | the same, at the last attempt | `discarded` | the error is in `errors` |
-//!
-//! 5. **stage**: `scheduled` and `retryable` jobs become `available` when they are due.
-//! 6. **rescue**: when a process dies, its executing jobs become `available` again: at once when another runtime lives
-//!    on the file, else with the next start. The attempt counts, `meta.rescued` counts, and an entry in `errors` says so;
-//!    a job that takes its process with it at every attempt ends `discarded`. Who is dead is told by the operating
-//!    system, which drops a lock with the process; a job that takes long is never taken for a dead one.
-//! 7. **prune**: finished jobs are deleted after a [retention](RuntimeBuilder::retention), a day unless said otherwise.
+//! | step | | |
+//! | --- | --- | --- |
+//! | enqueue | [`Kiln::enqueue`] stores a [`NewJob`]; when it returns, the job [survives](Durability) | [enqueueing](guide::enqueueing), [scheduling](guide::scheduling), [unique jobs](guide::unique), [transactions](guide::transactions) |
+//! | claim | a [`Runtime`] takes it for a free thread of its queue | [queues](guide::queues) |
+//! | execute | its [`Worker`] runs, with a [`Running`] job in hand | [workers](guide::workers), [running jobs](guide::running) |
+//! | ack | the [`Outcome`], or the error, is written: completed, scheduled, cancelled, retryable, discarded | [a job's life](guide::life) |
+//! | stage | once it is due, or due again, it is available | [a job's life](guide::life) |
+//! | rescue | when its process died, it runs again | [reliability](guide::reliability) |
+//! | prune | a day after its end, it is deleted | [`RuntimeBuilder::retention`] |
 //!
 //! Between these, an operator's hand: [`cancel`](Kiln::cancel), [`retry`](Kiln::retry), [`delete`](Kiln::delete),
-//! [`update`](Kiln::update).
+//! [`update`](Kiln::update), [`list`](Kiln::list), [`count`](Kiln::count).
 //!
-//! # Cancelling
+//! # Guides
 //!
-//! A thread cannot be killed, so a running job is *asked* to leave: its flag is raised, and
-//! [`cancelled`](Running::cancelled), [`check`](Running::check), [`sleep`](Running::sleep), [`poll`](Running::poll) and
-//! [`wait_child`](Running::wait_child) tell it. What becomes of the job depends on why, and on what it then returns:
-//!
-//! | asked to leave because | it returns `Ok` | it returns an error or `cancel` |
-//! | --- | --- | --- |
-//! | somebody [cancelled](Kiln::cancel) it | as always, but a snooze is `cancelled` | `cancelled`, also at the last attempt |
-//! | its [time is up](#timeouts) | as always | `retryable`, "timed out after ..." |
-//! | the runtime [stops](Runtime::stop) | as always | `available`, the attempt is given back |
-//!
-//! A cancel request is a row: it reaches other processes, within a second, and it survives a crash.
-//!
-//! # Timeouts
-//!
-//! A worker may limit [how long](Worker::timeout) an attempt takes. When the time is up, the job is asked to leave. If
-//! it has not left [5 seconds](RuntimeBuilder::timeout_grace) later, its attempt is written off: the job is retried or
-//! discarded with an error that says so, a fresh thread takes the slot, and whatever the old one still returns is void.
-//! With [8 such threads](RuntimeBuilder::max_stuck), the runtime claims no more until one comes back, and
-//! [`health`](Kiln::health) says so.
-//!
-//! # Queues
-//!
-//! A queue is a lane of its own: its jobs take no thread from another's. A runtime [runs](RuntimeBuilder::queue) any
-//! number of them, each with a limit; a name is all it takes to make one. While it runs, it can be told otherwise:
-//!
-//! | | for this runtime alone | for all on the file, and those to come |
-//! | --- | --- | --- |
-//! | claim nothing more, let running jobs end | [`Runtime::pause`] | [`Kiln::pause`] |
-//! | end that | [`Runtime::resume`] | [`Kiln::resume`] |
-//! | change the limit, let running jobs end | [`Runtime::scale`] | [`Kiln::scale`] |
-//! | run one more queue, or one less | [`Runtime::start_queue`], [`Runtime::stop_queue`] | |
-//!
-//! Each takes the name of a queue or [`Queues::All`]. What is said for all is a row: it survives restarts, and it
-//! reaches runtimes in other processes within milliseconds. What a runtime is told itself lasts as long as the
-//! [`Runtime`]. A queue paused by either is paused, and has to be resumed by the same; of two limits, the one that was
-//! set last holds; and what is said of one queue after something was said of all goes for that queue.
-//! [`Kiln::check`] tells how each live runtime runs its queues.
-//!
-//! Other programs may write the rows as well, and are heeded within a second: `INSERT INTO kiln_queues (queue, paused)
-//! VALUES ('media', 1) ON CONFLICT (queue) DO UPDATE SET paused = 1`.
-//!
-//! # Cron
-//!
-//! Jobs recur by an expression and the clock of a time zone, or at a fixed distance, each slot at most once:
-//! [`CronEntry`] is the guide.
-//!
-//! # What happens when
-//!
-//! | | |
+//! | to | read |
 //! | --- | --- |
-//! | the process is killed | its executing jobs are rescued, everything else is as it was |
-//! | the power is cut | the file is whole; what is kept is in the table at [`Durability`] |
-//! | [`Runtime::stop`] | nothing more is claimed, running jobs get a grace, then their flag, then are given back; no ack is lost |
-//! | a [`Runtime`] is dropped | the same without grace |
-//! | a worker is unknown | its jobs stay available, block nobody, and are counted in [`Health`] |
-//! | arguments cannot be decoded | an ordinary error of that job |
-//! | another process holds the write lock | acks wait until they can be written; calls give up [after 5 s](KilnBuilder::patience) |
-//! | another program writes `INSERT INTO kiln_jobs (worker, args) VALUES (?, ?)` | the job runs within a second |
-//! | the computer sleeps | due times are wall-clock times: what became due runs after waking |
+//! | know what happens when something goes wrong | [reliability](guide::reliability) |
+//! | see what happens | [observing](guide::observing) |
+//! | test your jobs | [testing](guide::testing) |
+//! | ship it in an application | [desktop](guide::desktop) |
+//! | come from elsewhere | [Oban](guide::from_oban), [Sidekiq](guide::from_sidekiq), [huey](guide::from_huey) |
 //!
-//! Not promised: side effects happen exactly once (a job may run again after a crash: make it repeatable, or hand its
-//! [fence](Running::fence) along); a thread is killed; network file systems work.
-//!
-//! # Other languages
-//!
-//! The table `kiln_jobs` is the interface: names and defaults are Oban's, times are microseconds since 1970 in UTC, and
-//! `kiln_jobs_readable` shows them for people. A job that is due later is given both `state = 'scheduled'` and
-//! `scheduled_at`.
+//! These, and those linked above, are pages of the module [`guide`].
 //!
 //! # Features
 //!
@@ -128,6 +62,7 @@ mod durability;
 mod engine;
 mod error;
 mod event;
+pub mod guide;
 mod handle;
 mod health;
 mod job;

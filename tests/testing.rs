@@ -1,4 +1,4 @@
-//! How a program that uses kiln tests its own jobs: the whole of a small test file.
+//! The helpers for tests of programs that use kiln. Their own use is shown whole in `welcome.rs`.
 
 use std::time::Duration;
 

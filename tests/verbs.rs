@@ -295,6 +295,7 @@ fn enqueuing_adds_one_row_and_changes_no_other() {
             ("unique_key", Sql::Null),
             ("progress", Sql::Null),
             ("checkpoint", Sql::Null),
+            ("crashes", 0.into()),
         ];
         let expected: Row = columns.map(|(name, value)| (name.to_owned(), value)).into();
         assert_eq!(after.remove(&id), Some(expected));

@@ -14,6 +14,20 @@ use crate::sqlite::{Migration, Options, ReadOnly, Sqlite};
 use crate::{Durability, Error, Job, Result};
 
 /// Opens a file with other settings than the usual ones: [`Kiln::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::{Durability, Kiln};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("app.db");
+/// let kiln = Kiln::builder(&path)
+///     .durability(Durability::Strict)
+///     .patience(Duration::from_secs(1))
+///     .observe(|event| eprintln!("{event}"))
+///     .open()?;
+/// # Ok::<(), kiln::Error>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "nothing is opened until `open`"]
 pub struct KilnBuilder {

@@ -14,7 +14,8 @@ use crate::job::{CronEntry, Job, NewCron, Shot, fits};
 pub(super) struct Booted(Mutex<HashSet<String>>);
 
 impl Kiln {
-    /// Adds a cron entry, or gives the one of the same name a new definition; see [`CronEntry`] for what stays then.
+    /// Adds a cron entry, or gives the one of the same name a new definition; see
+    /// [the guide](crate::guide::scheduling#cron) for what stays then.
     /// The runtimes on the file know of it at once, in other processes within a second.
     ///
     /// ```

@@ -7,7 +7,7 @@ use crate::health::Health;
 use crate::queues::{self, Control, QueueCheck, Queues};
 
 /// Control of queues, for all runtimes on the file, in this process and in others; see
-/// [Queues](crate#queues). [`Runtime`](crate::Runtime) has the same verbs for itself alone.
+/// [the guide](crate::guide::queues). [`Runtime`](crate::Runtime) has the same verbs for itself alone.
 impl Kiln {
     /// Pauses a queue, or all, for all runtimes on the file and those to come: they claim nothing more of it. Running
     /// jobs go on; claimed jobs that no thread has begun are given back, untouched.
@@ -86,6 +86,20 @@ impl Kiln {
     }
 
     /// How the file and the runtimes on it are doing.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewJob, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().queue("mail", 1).worker_fn("app.Mailer", |_: &Running<()>| ()).start()?;
+    /// kiln.enqueue(NewJob::new("app.Printer"))?;
+    ///
+    /// let health = kiln.health()?;
+    /// assert_eq!(health.unknown_workers["app.Printer"], 1);
+    /// assert_eq!(health.runtimes[0].workers, ["app.Mailer"]);
+    /// assert!(health.runtimes[0].pulse.is_some_and(|pulse| pulse.claiming));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

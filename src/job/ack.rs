@@ -10,6 +10,21 @@ use super::{Json, Outcome, State};
 /// has moved on.
 ///
 /// Hand it to whatever the job writes to elsewhere, to tell a late write of a lost attempt from one that counts.
+///
+/// ```
+/// use kiln::{Kiln, NewJob, Running};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let (told, fences) = std::sync::mpsc::channel();
+/// let runtime = kiln
+///     .runtime()
+///     .worker_fn("write", move |job: &Running<()>| told.send(job.fence())) // along with what it writes elsewhere
+///     .start()?;
+/// let job = kiln.enqueue(NewJob::new("write"))?;
+/// let fence = fences.recv().unwrap();
+/// assert_eq!((fence.id, fence.attempt), (job.id, 1));
+/// # Ok::<(), kiln::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Fence {
@@ -36,6 +51,18 @@ pub(crate) struct Notes {
 }
 
 /// An entry of a job's errors: what went wrong at one attempt.
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::{Failure, Kiln, NewJob, Running};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let runtime = kiln.runtime().worker_fn("print", |_: &Running<()>| Err::<(), Failure>("out of paper".into())).start()?;
+/// let job = kiln.enqueue(NewJob::new("print").max_attempts(1))?;
+/// let job = kiln.wait(job.id, Duration::MAX)?.unwrap();
+/// assert_eq!((job.errors[0].attempt, job.errors[0].error.as_str()), (1, "out of paper"));
+/// # Ok::<(), kiln::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct JobError {

@@ -17,7 +17,8 @@ const NANOSECOND: SignedDuration = SignedDuration::from_nanos(1);
 /// forward.
 ///
 /// A slot counts as missed when a minute has passed since; up to then it is fired as any other, only later. Where
-/// several are due at once, only [`RunAll`](Self::RunAll) runs more than the last.
+/// several are due at once, only [`RunAll`](Self::RunAll) runs more than the last:
+/// [the guide](crate::guide::scheduling#missed-slots) has an example.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,63 +47,17 @@ pub enum Missed {
 
 /// A cron entry: one durable row, and with it jobs that recur.
 ///
-/// # Cron
-///
-/// An entry says when, in whose time zone, and what job: [`NewCron`](crate::NewCron). It is added when a runtime is
-/// built, with [`RuntimeBuilder::cron`](crate::RuntimeBuilder::cron), or at any time with
-/// [`Kiln::cron`](crate::Kiln::cron). At each slot of its [schedule](Schedule), whichever runtime on the file is
-/// first makes the job available, whether it knows the job's worker or not. Without a runtime nothing is fired.
-///
 /// ```
-/// use kiln::testing::{Hand, ManualClock};
 /// use kiln::{Kiln, NewCron, NewJob};
 ///
-/// let clock = ManualClock::at("2026-03-02T08:59:00Z".parse()?);
-/// let kiln = Kiln::memory_builder().clock(&clock).open()?;
-/// kiln.cron(NewCron::new("0 9 * * MON-FRI", NewJob::new("app.Digest")).name("digest"))?;
-///
-/// let hand = Hand::new(&kiln, ["app.Digest"]);
-/// assert!(hand.fire()?.is_empty());
-/// clock.set("2026-03-02T09:00:00Z".parse()?);
-/// let jobs = hand.fire()?;
-/// assert_eq!(jobs[0].meta.get("cron_at"), Some("2026-03-02T09:00:00+00:00".into()));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// let kiln = Kiln::in_memory()?;
+/// let entry = kiln.cron(NewCron::new("0 9 * * MON-FRI", NewJob::new("app.Digest")).name("digest"))?;
+/// assert_eq!((entry.name.as_str(), entry.zone.as_str(), entry.last_slot), ("digest", "UTC", None));
+/// # Ok::<(), kiln::Error>(())
 /// ```
 ///
-/// **An entry is its name.** Adding one of the same name again, in this process or in another, makes no second entry
-/// but gives the first its new definition. Its last slot stays, and so does its pause. Where the expression or the zone
-/// changed, slots of the past are not looked at any more. An entry that a program no longer adds goes on until it is
-/// [deleted](crate::Kiln::delete_cron). Without a name of its own, an entry is named by its expression, worker and
-/// time zone; two that differ in their arguments only have to be given names.
-///
-/// **Each slot is fired at most once**, whatever the clock does and however many processes run: its job and the entry's
-/// [`last_slot`](Self::last_slot) are one transaction, and slots up to the last are never looked at again.
-///
-/// | | |
-/// | --- | --- |
-/// | the clock is set back | nothing is fired until it passes the last slot again |
-/// | the clock is set forward | the slots between were missed |
-/// | summer time comes or goes | see the tables at [`Schedule`] |
-/// | the entry is paused | its slots pass; with the [resume](crate::Kiln::resume_cron) it begins anew, nothing was missed |
-/// | the entry is deleted and added again | it begins anew: the way out when a clock was wrong by years |
-/// | the zone or the expression cannot be read here | this runtime leaves the entry alone; see [`schedule`](Self::schedule) |
-///
-/// What becomes of [missed](Missed) slots is for each entry to say. An hourly one, with its program off from 9:30 to
-/// 12:30:
-///
-/// | | at 12:30 | at 13:00 |
-/// | --- | --- | --- |
-/// | [`Missed::Skip`] | nothing | 13:00 |
-/// | [`Missed::RunOnce`], the default | 12:00 | 13:00 |
-/// | [`Missed::RunAll`], `max: 5`, `within` an hour | 12:00 | 13:00 |
-/// | [`Missed::RunAll`], `max: 2`, `within` a day | 11:00, 12:00 | 13:00 |
-///
-/// **`@reboot`** is due once for each program start: when the first runtime starts that was built with the entry, on
-/// this handle or a clone of it. To stop and start a runtime is no reboot. Added with
-/// [`Kiln::cron`](crate::Kiln::cron), it is never due.
-///
-/// A job tells where it comes from in its [`meta`](crate::Job::meta): `cron` is true, `cron_at` the slot in UTC,
-/// `cron_expr` the expression, `cron_name` the entry's name, `cron_tz` its time zone.
+/// An entry is its name: adding one of the same name again gives it a new definition. Each slot is fired at most once,
+/// whatever the clock does and however many processes run. [The guide](crate::guide::scheduling#cron) tells the rules.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CronEntry {

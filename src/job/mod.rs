@@ -52,7 +52,7 @@ use crate::{Error, Result};
 ///
 /// A `Job` is a copy of the row as it was read. It is never validated on the way in: a row that something else
 /// wrote or damaged can still be shown. What is stored is described at [`NewJob`], what happens to it in the
-/// [crate documentation](crate#a-jobs-life).
+/// [guide](crate::guide::life).
 ///
 /// ```
 /// use kiln::{Kiln, NewJob, State};

@@ -20,7 +20,8 @@ const SYSTEM: &str = "system";
 /// | [`paused`](Self::paused) | no |
 ///
 /// It is validated once, when it is added: by [`RuntimeBuilder::cron`](crate::RuntimeBuilder::cron) or
-/// [`Kiln::cron`](crate::Kiln::cron). What it then does is told at [`CronEntry`].
+/// [`Kiln::cron`](crate::Kiln::cron). What it then does is told in
+/// [the guide](crate::guide::scheduling#cron).
 ///
 /// ```
 /// use kiln::{Kiln, Missed, NewCron, NewJob};

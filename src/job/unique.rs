@@ -140,6 +140,16 @@ impl Unique {
     }
 
     /// When the double of this job is in this state, gives it these fields of the new one.
+    ///
+    /// ```
+    /// # use kiln::{Field, Kiln, NewJob, State, Unique};
+    /// # let kiln = Kiln::in_memory()?;
+    /// let unique = Unique::new().by([Field::Worker]).replace(State::Available, [Field::Priority]);
+    /// kiln.enqueue(NewJob::new("app.Report").priority(5).unique(unique.clone()))?;
+    /// let report = kiln.enqueue(NewJob::new("app.Report").priority(1).unique(unique))?;
+    /// assert_eq!((report.conflict, report.priority), (true, 1));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     pub fn replace(mut self, state: State, fields: impl IntoIterator<Item = Field>) -> Self {
         self.replace.push((state, fields.into_iter().collect()));
         self
@@ -166,6 +176,17 @@ impl Unique {
 
     /// Runs at most once in each `period`, the first time at once: further enqueues within it are doubles, whatever
     /// became of the first.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use kiln::{Kiln, NewJob, Unique};
+    /// # let kiln = Kiln::in_memory()?;
+    /// let ping = || NewJob::new("app.Ping").unique(Unique::new().throttle(Duration::from_secs(60)));
+    /// let first = kiln.enqueue(ping())?;
+    /// kiln.cancel(first.id)?;
+    /// assert!(kiln.enqueue(ping())?.conflict);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     pub fn throttle(mut self, period: Duration) -> Self {
         self.states = State::ALL.to_vec();
         self.within(period)

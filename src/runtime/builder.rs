@@ -41,6 +41,26 @@ pub(super) struct Retention {
 /// | [`timeout_grace`](Self::timeout_grace) | 5 s |
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::{Kiln, Running, State};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let runtime = kiln
+///     .runtime()
+///     .queue("default", 4)
+///     .queue("media", 1)
+///     .worker_fn("shrink", |_: &Running<()>| ())
+///     .grace(Duration::from_secs(2))
+///     .retention(State::Completed, Duration::ZERO)
+///     .retention(State::Discarded, Duration::MAX)
+///     .start()?;
+///
+/// let error = kiln.runtime().queue("media", 0).start().err().unwrap();
+/// assert_eq!(error.field(), Some("limit"));
+/// # Ok::<(), kiln::Error>(())
+/// ```
 #[must_use = "a runtime does nothing until it is started"]
 pub struct RuntimeBuilder {
     kiln: Kiln,
@@ -207,7 +227,7 @@ impl RuntimeBuilder {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        // SQLite merges at most 500 sorted lists in one statement, and a claim merges one for each worker.
+        // A claim merges one sorted list for each worker, and the engine so many at the most.
         let workers = self.workers.names().len();
         if workers > 400 {
             return Err(Error::invalid("worker", format!("a runtime may have 400 workers at the most, got {workers}")));

@@ -15,7 +15,7 @@ const BATCH: usize = 500;
 
 impl RuntimeBuilder {
     /// Adds a cron entry when the runtime starts, or gives the one of the same name a new definition; see
-    /// [`CronEntry`].
+    /// [the guide](crate::guide::scheduling#cron).
     ///
     /// ```
     /// use kiln::{Kiln, NewCron, NewJob, Running};

@@ -326,7 +326,8 @@ impl Crew for House {
         if self.observers().any() {
             let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
             let events = jobs.into_iter().zip(done.acked).map(event);
-            self.acked.lock().extend(events);
+            let expired = (done.expired > 0).then_some(Event::Cancelled { count: done.expired });
+            self.acked.lock().extend(events.chain(expired));
         }
         let mut claimed = done.claimed.into_iter().peekable();
         for demand in turn.demands {

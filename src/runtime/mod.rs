@@ -44,6 +44,17 @@ const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 ///
 /// Several runtimes, in one or in several processes, may share a file. Dropping a runtime stops it without grace;
 /// [`stop`](Self::stop) does it well.
+///
+/// ```
+/// use kiln::{Kiln, NewJob, Running};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let runtime = kiln.runtime().worker_fn("greet", |_: &Running<()>| println!("Hello!")).start()?;
+/// kiln.enqueue(NewJob::new("greet"))?;
+/// let report = runtime.stop();
+/// assert_eq!((report.cut, report.unwritten), (0, 0));
+/// # Ok::<(), kiln::Error>(())
+/// ```
 pub struct Runtime {
     kiln: Kiln,
     plans: Arc<Mutex<Vec<Plan>>>,

@@ -1,7 +1,10 @@
 //! A runtime's part in a transaction: acks first, then claims for the slots they freed.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use jiff::Timestamp;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::verbs::run;
@@ -12,13 +15,19 @@ use crate::engine::{Claimed, Demand, Done, Turn};
 use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
 
 pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
-    let acked = turn.acks.iter().map(|ack| acknowledge(tx, ack, turn.now)).collect::<Result<_>>()?;
-    let mut claimed = Vec::new();
-    let mut more = false;
+    let mut done = Done { acked: acknowledge_all(tx, &turn.acks, turn.now)?, ..Done::default() };
     for demand in &turn.demands {
-        more |= claim_queue(tx.conn, turn, demand, &mut claimed)?;
+        done.more |= claim_queue(tx.conn, turn, demand, &mut done)?;
     }
-    Ok(Done { acked, claimed, more })
+    Ok(done)
+}
+
+/// From how many rows on one statement for all of them costs less than one for each.
+const MANY: usize = 16;
+
+/// The ids as a parameter that stands for a table of them.
+fn ids(ids: impl Iterator<Item = i64>) -> Rc<Vec<Value>> {
+    Rc::new(ids.map(Value::Integer).collect())
 }
 
 /// A turn of somebody who is no crew.
@@ -36,12 +45,45 @@ impl Op for Taken {
     }
 }
 
+/// Writes acks; says for each what its job became.
+fn acknowledge_all(tx: &mut Tx<'_>, acks: &[Ack], now: Timestamp) -> Result<Vec<Option<State>>> {
+    if acks.len() < MANY {
+        return acks.iter().map(|ack| acknowledge(tx, ack, now)).collect();
+    }
+    let mut acked = vec![None; acks.len()];
+    // Jobs of one claim share the attempt's number and its time.
+    let mut groups: HashMap<(i64, i64), Vec<usize>> = HashMap::new();
+    for (n, ack) in acks.iter().enumerate() {
+        match ack.verdict {
+            Verdict::Complete => groups.entry((ack.fence.attempt, ack.fence.attempted_at)).or_default().push(n),
+            _ => acked[n] = acknowledge(tx, ack, now)?,
+        }
+    }
+    for ((attempt, attempted_at), group) in groups {
+        let many = group.len() >= MANY && {
+            let ids = ids(group.iter().map(|&n| acks[n].fence.id));
+            run(tx.conn, sql::ACK_COMPLETE_MANY, (ids, attempt, attempted_at, now.as_microsecond()))? == group.len()
+        };
+        for n in group {
+            let fence = acks[n].fence;
+            acked[n] = match many {
+                true => Some(State::Completed),
+                // Alone; or with others, of which some came too late.
+                false => match acknowledge(tx, &acks[n], now)? {
+                    None if is_completed_by(tx.conn, fence)? => Some(State::Completed),
+                    state => state,
+                },
+            };
+        }
+    }
+    Ok(acked)
+}
+
 /// Writes an ack; says what the job became. A late ack changes nothing.
 pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<Option<State>> {
     let Fence { id, attempt, attempted_at } = ack.fence;
     if ack.verdict == Verdict::Complete {
-        let mut complete = tx.conn.prepare_cached(sql::ACK_COMPLETE).map_err(failed)?;
-        let changed = complete.execute((id, attempt, attempted_at, now.as_microsecond())).map_err(failed)?;
+        let changed = run(tx.conn, sql::ACK_COMPLETE, (id, attempt, attempted_at, now.as_microsecond()))?;
         return Ok((changed == 1).then_some(State::Completed));
     }
     let standing = tx
@@ -50,7 +92,7 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         .and_then(|mut select| select.query_one((id, attempt, attempted_at), standing).optional())
         .map_err(failed)?;
     let Some(standing) = standing else {
-        let committed = ack.verdict == Verdict::Committed && is_completed(tx.conn, ack.fence)?;
+        let committed = ack.verdict == Verdict::Committed && is_completed_by(tx.conn, ack.fence)?;
         return Ok(committed.then_some(State::Completed));
     };
     settle(tx, ack, &standing, now).map(Some)
@@ -92,13 +134,13 @@ fn settle(tx: &mut Tx<'_>, ack: &Ack, standing: &Standing, now: Timestamp) -> Re
     Ok(settled.state)
 }
 
-/// Whether the attempt completed its job by itself.
-fn is_completed(conn: &Connection, fence: Fence) -> Result<bool> {
-    let job = super::verbs::get(conn, fence.id)?;
-    Ok(job.is_some_and(|job| {
-        let attempted_at = job.attempted_at.map_or(0, Timestamp::as_microsecond);
-        job.state == State::Completed && (job.attempt, attempted_at) == (fence.attempt, fence.attempted_at)
-    }))
+/// Whether the attempt is the one that completed its job.
+fn is_completed_by(conn: &Connection, fence: Fence) -> Result<bool> {
+    let Fence { id, attempt, attempted_at } = fence;
+    let found = conn
+        .prepare_cached(sql::COMPLETED)
+        .and_then(|mut select| select.query_one((id, attempt, attempted_at), |_| Ok(())).optional());
+    Ok(found.map_err(failed)?.is_some())
 }
 
 fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
@@ -115,29 +157,26 @@ fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
 const ROUNDS: u32 = 16;
 
 /// Claims for a demand; says whether there may be more that it did not get to.
-fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Vec<Claimed>) -> Result<bool> {
+fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done) -> Result<bool> {
     let workers = &turn.runtime.workers;
     if workers.is_empty() {
         return Ok(false);
     }
-    let first = claimed.len();
-    let mut update = conn.prepare_cached(sql::CLAIM_ONE).map_err(failed)?;
-    let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
+    let first = done.claimed.len();
     for _ in 0..ROUNDS {
-        let wanted = demand.limit - (claimed.len() - first);
-        let jobs = available(conn, &demand.queue, workers, wanted)?;
-        let (expired, jobs): (Vec<Job>, Vec<Job>) =
-            jobs.into_iter().partition(|job| job.expires_at.is_some_and(|at| at <= turn.now));
-        for job in jobs {
-            let claim = claim_job(job, turn);
-            let Fence { id, attempt, attempted_at } = claim.attempt.fence;
-            update.execute((id, attempt, attempted_at, &owner)).map_err(failed)?;
-            claimed.push(claim);
+        let begin = done.claimed.len();
+        let mut expired = 0;
+        for job in available(conn, &demand.queue, workers, demand.limit - (begin - first))? {
+            if job.expires_at.is_some_and(|at| at <= turn.now) {
+                expire(conn, &job, turn.now)?;
+                expired += 1;
+            } else {
+                done.claimed.push(claim_job(job, turn));
+            }
         }
-        for job in &expired {
-            expire(conn, job, turn.now)?;
-        }
-        if expired.is_empty() {
+        store_claims(conn, &done.claimed[begin..], turn)?;
+        done.expired += expired;
+        if expired == 0 {
             return Ok(false);
         }
     }
@@ -145,7 +184,7 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, claimed: &mut Ve
 }
 
 fn available(conn: &Connection, queue: &str, workers: &[String], limit: usize) -> Result<Vec<Job>> {
-    let mut select = conn.prepare_cached(&sql::claim(workers.len())).map_err(failed)?;
+    let mut select = conn.prepare_cached(sql::claim(workers.len())).map_err(failed)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut parameters: Vec<&dyn ToSql> = vec![&queue, &limit];
     parameters.extend(workers.iter().map(|worker| worker as &dyn ToSql));
@@ -160,6 +199,26 @@ fn expire(conn: &Connection, job: &Job, now: Timestamp) -> Result<()> {
         conn.prepare_cached(sql::ERRORS).and_then(|mut select| select.query_one([job.id], raw)).map_err(failed)?;
     let errors = JobError::add_to(&errors, now, job.attempt, format!("expired: not claimed before {at}"));
     run(conn, sql::EXPIRE, (job.id, now.as_microsecond(), errors)).map(|_| ())
+}
+
+fn store_claims(conn: &Connection, claimed: &[Claimed], turn: &Turn) -> Result<()> {
+    if claimed.is_empty() {
+        return Ok(());
+    }
+    let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
+    let now = turn.now.as_microsecond();
+    let fences = || claimed.iter().map(|claim| claim.attempt.fence);
+    let is_fresh = |fence: &Fence| (fence.attempt, fence.attempted_at) == (1, now);
+    let many = fences().filter(is_fresh).count() >= MANY;
+    if many {
+        let fresh = ids(fences().filter(is_fresh).map(|fence| fence.id));
+        run(conn, sql::CLAIM_FRESH, (fresh, now, &owner))?;
+    }
+    let mut update = conn.prepare_cached(sql::CLAIM_ONE).map_err(failed)?;
+    for Fence { id, attempt, attempted_at } in fences().filter(|fence| !(many && is_fresh(fence))) {
+        update.execute((id, attempt, attempted_at, &owner)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn claim_job(mut job: Job, turn: &Turn) -> Claimed {

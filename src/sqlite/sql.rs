@@ -2,6 +2,8 @@
 //!
 //! Each names its index, so that no statistics, and no lack of them, can make it scan.
 
+use std::sync::OnceLock;
+
 macro_rules! columns {
     () => {
         "id, state, queue, worker, args, meta, tags, errors, attempt, max_attempts, priority, attempted_by, \
@@ -49,14 +51,25 @@ const CLAIM_ARM: &str = concat!(
 WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?"
 );
 
+/// How many sorted lists SQLite merges in one statement: 500, and some to spare.
+const MOST_WORKERS: usize = 400;
+
 /// The jobs to claim: parameter 1 is the queue, 2 the limit, then one worker each.
-pub(super) fn claim(workers: usize) -> String {
-    let arms: Vec<String> = (0..workers).map(|n| format!("{CLAIM_ARM}{}", n + 3)).collect();
-    format!("{} ORDER BY priority, scheduled_at, id LIMIT ?2", arms.join(" UNION ALL "))
+pub(super) fn claim(workers: usize) -> &'static str {
+    static TEXTS: [OnceLock<String>; MOST_WORKERS + 1] = [const { OnceLock::new() }; MOST_WORKERS + 1];
+    TEXTS[workers].get_or_init(|| {
+        let arms: Vec<String> = (0..workers).map(|n| format!("{CLAIM_ARM}{}", n + 3)).collect();
+        format!("{} ORDER BY priority, scheduled_at, id LIMIT ?2", arms.join(" UNION ALL "))
+    })
 }
 
 pub(super) const CLAIM_ONE: &str = "
 UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";
+
+/// The same for many at once that were never claimed before.
+pub(super) const CLAIM_FRESH: &str = "
+UPDATE kiln_jobs SET state = 'executing', attempt = 1, attempted_at = ?2, attempted_by = ?3
+WHERE id IN (SELECT value FROM rarray(?1))";
 
 pub(super) const ERRORS: &str = "SELECT errors FROM kiln_jobs WHERE id = ?1";
 
@@ -67,6 +80,15 @@ UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, errors = ?3 WHERE i
 pub(super) const ACK_COMPLETE: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
+
+/// The same for many jobs claimed at once.
+pub(super) const ACK_COMPLETE_MANY: &str = "
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
+WHERE id IN (SELECT value FROM rarray(?1)) AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
+
+/// Whether the attempt was the one that completed its job.
+pub(super) const COMPLETED: &str = "
+SELECT 1 FROM kiln_jobs WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'completed'";
 
 pub(super) const ACK_STANDING: &str = "
 SELECT attempt, max_attempts, meta, errors, cancel_requested_at FROM kiln_jobs

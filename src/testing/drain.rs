@@ -88,6 +88,19 @@ impl Drain {
 
     /// Executes scheduled and retryable jobs as well, as if they were due. A job that always fails is then executed
     /// until it is discarded; one that always snoozes, for ever.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::testing::Drain;
+    /// use kiln::{Kiln, NewJob, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// kiln.enqueue(NewJob::new("greet").schedule_in(Duration::from_secs(3600)))?;
+    /// let drain = Drain::new(&kiln).worker_fn("greet", |_: &Running<()>| ())?;
+    /// assert_eq!(drain.drain()?.completed, 0);
+    /// assert_eq!(drain.with_scheduled().drain()?.completed, 1);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     pub fn with_scheduled(mut self) -> Self {
         self.scheduled = true;
         self
@@ -162,6 +175,19 @@ impl Drain {
     }
 
     /// Runs one job through its worker, with its arguments written to JSON and read back, and nothing stored.
+    ///
+    /// ```
+    /// use kiln::testing::Drain;
+    /// use kiln::{Filter, Kiln, NewJob, Outcome, Running};
+    /// use serde_json::{Value, json};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let drain = Drain::new(&kiln).worker_fn("len", |job: &Running<Value>| Outcome::record(&job.args["of"]))?;
+    /// let outcome = drain.perform(NewJob::new("len").args(json!({ "of": "tea" }))).unwrap();
+    /// assert_eq!(outcome, Outcome::record("tea")?);
+    /// assert_eq!(kiln.count(Filter::new())?.total(), 0);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -80,7 +80,7 @@ pub trait Worker: Send + Sync + 'static {
 
     /// How long an attempt may take before it is asked to leave; `None`, the default, is for ever.
     ///
-    /// Not leaving in time has consequences, see [the guide](crate#timeouts).
+    /// Not leaving in time has consequences, see [the guide](crate::guide::running#timeouts).
     fn timeout(&self, job: &Job) -> Option<Duration> {
         let _ = job;
         None
@@ -101,6 +101,15 @@ pub trait Worker: Send + Sync + 'static {
 }
 
 /// What a closure used as a worker may return: `()`, an [`Outcome`], or a `Result` of either with any error.
+///
+/// ```
+/// use kiln::{Failure, IntoOutcome, Outcome};
+///
+/// assert_eq!(().into_outcome().unwrap(), Outcome::Complete);
+/// assert_eq!(Outcome::cancel("no").into_outcome().unwrap(), Outcome::cancel("no"));
+/// assert_eq!(Ok::<_, Failure>(()).into_outcome().unwrap(), Outcome::Complete);
+/// assert!(Err::<(), _>("out of paper").into_outcome().is_err());
+/// ```
 pub trait IntoOutcome {
     /// The outcome, or why there is none.
     ///

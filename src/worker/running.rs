@@ -20,6 +20,25 @@ use crate::{Failure, Job, Kiln, Progress, Result};
 /// Threads cannot be killed, so stopping a job is a matter between kiln and the worker: look at
 /// [`cancelled`](Self::cancelled) at safe points, or wait with the helpers below, which return early with
 /// [`Cancelled`] when the job is asked to leave.
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::{Cancelled, Kiln, NewJob, Running, State};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let runtime = kiln
+///     .runtime()
+///     .worker_fn("watch", |job: &Running<()>| -> Result<(), Cancelled> {
+///         loop {
+///             job.sleep(Duration::from_secs(1))?; // returns early when the job is asked to leave
+///         }
+///     })
+///     .start()?;
+/// let job = kiln.enqueue(NewJob::new("watch"))?;
+/// kiln.cancel(job.id)?;
+/// assert_eq!(kiln.wait(job.id, Duration::MAX)?.unwrap().state, State::Cancelled);
+/// # Ok::<(), kiln::Error>(())
+/// ```
 pub struct Running<A> {
     /// The arguments, decoded.
     pub args: A,
@@ -47,7 +66,7 @@ impl<A> Running<A> {
 
     /// Whether the job is asked to leave: it was cancelled, its time is up, or the runtime stops.
     ///
-    /// What it returns then still counts, see the table of [the guide](crate#cancelling).
+    /// What it returns then still counts, see the table of [the guide](crate::guide::running#cancelling).
     pub fn cancelled(&self) -> bool {
         self.control.flag.is_raised()
     }
@@ -73,6 +92,16 @@ impl<A> Running<A> {
     /// Asks `ready` again and again, with `pause` in between, until it has something, unless the job is asked to
     /// leave: for a channel, a lock, a file that shall appear.
     ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::time::Duration;
+    /// use kiln::{Cancelled, Running};
+    ///
+    /// fn arrived(job: &Running<()>, file: &Path) -> Result<u64, Cancelled> {
+    ///     job.poll(Duration::from_millis(200), || file.metadata().ok().map(|found| found.len()))
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Cancelled`], as soon as the job is asked to leave.
@@ -87,6 +116,19 @@ impl<A> Running<A> {
     }
 
     /// Waits for a child process; when the job is asked to leave, the child is killed.
+    ///
+    /// ```
+    /// use std::process::Command;
+    /// use kiln::{Failure, Outcome, Running};
+    ///
+    /// fn convert(job: &Running<()>) -> Result<Outcome, Failure> {
+    ///     let mut child = Command::new("ffmpeg").args(["-i", "in.wav", "out.flac"]).spawn()?;
+    ///     match job.wait_child(&mut child)?.success() {
+    ///         true => Ok(Outcome::Complete),
+    ///         false => Err("it cannot be converted".into()),
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -106,6 +148,17 @@ impl<A> Running<A> {
     /// Tells how far the job is, for [`Kiln::progress`] in any process and for observers in this one. It is written four
     /// times a second at the most, so call it as often as you like; but not while a transaction of your own on the same
     /// file is open, for which it would wait.
+    ///
+    /// ```
+    /// use kiln::Running;
+    ///
+    /// fn copy(job: &Running<Vec<String>>) {
+    ///     let total = job.args.len() as u64;
+    ///     for (done, file) in (0..).zip(&job.args) {
+    ///         job.progress(done, total, file);
+    ///     }
+    /// }
+    /// ```
     pub fn progress(&self, done: u64, total: u64, note: impl Into<String>) {
         let reporter = &self.control.reporter;
         if reporter.report(Progress::new(done, total, note)) {
@@ -115,6 +168,19 @@ impl<A> Running<A> {
 
     /// Keeps a value for the next attempt, should there be one: where to go on. Any JSON value; the last one counts. A
     /// job that completes forgets it.
+    ///
+    /// ```
+    /// use kiln::{Failure, Running};
+    ///
+    /// fn import(job: &Running<Vec<String>>) -> Result<(), Failure> {
+    ///     let done: usize = job.last_checkpoint()?.unwrap_or(0);
+    ///     for (line, text) in job.args.iter().enumerate().skip(done) {
+    ///         println!("{text}");
+    ///         job.checkpoint(&(line + 1))?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -135,6 +201,17 @@ impl<A> Running<A> {
     /// Does a step of the work once: its result is kept under its name, and the next attempt gets it without doing the
     /// step again. A step that was cut short by a crash is done again.
     ///
+    /// ```
+    /// use kiln::{Failure, Running};
+    ///
+    /// fn publish(job: &Running<()>) -> Result<(), Failure> {
+    ///     let archive = job.step("pack", || std::fs::read_to_string("a.txt"))?; // not read again
+    ///     let url = job.step("upload", || Ok::<_, Failure>(format!("https://example.org/{}", archive.len())))?;
+    ///     println!("{url}");
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The step's own, after which nothing is kept; and those of [`checkpoint`](Self::checkpoint).
@@ -152,6 +229,15 @@ impl<A> Running<A> {
     }
 
     /// The handle the job runs on, to enqueue further jobs with.
+    ///
+    /// ```
+    /// use kiln::{NewJob, Running};
+    ///
+    /// fn split(job: &Running<Vec<String>>) -> kiln::Result<()> {
+    ///     job.kiln().enqueue_many(job.args.iter().map(|page| NewJob::new("page").args(serde_json::json!({ "of": page }))))?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn kiln(&self) -> &Kiln {
         &self.control.kiln
     }
@@ -183,6 +269,19 @@ impl<A: fmt::Debug> fmt::Debug for Running<A> {
 
 /// The job is asked to leave. Passed on with `?`, it ends the attempt as the asking meant it: a cancelled job is
 /// cancelled, a job whose time is up is retried, a job cut short by a stop is given back untouched.
+///
+/// ```
+/// use kiln::{Cancelled, Running};
+///
+/// fn count(job: &Running<()>) -> Result<u64, Cancelled> {
+///     let mut sum = 0;
+///     for n in 0..1_000_000 {
+///         job.check()?;
+///         sum += n;
+///     }
+///     Ok(sum)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cancelled;
 

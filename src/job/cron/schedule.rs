@@ -21,30 +21,8 @@ const NANOSECOND: SignedDuration = SignedDuration::from_nanos(1);
 ///
 /// A *slot* is the start of a minute on the zone's wall clock that the expression matches. A wall clock is set forward
 /// and back, for summer time or by decree, so that a slot may never be shown (a gap) or be shown twice (an overlap).
-/// What happens then depends on whether the expression is an interval:
-///
-/// | minute and hour field                                | example                           | kind       |
-/// | ---------------------------------------------------- | --------------------------------- | ---------- |
-/// | a `*` or a step (`/`) anywhere in one of the two     | `*/15 * * * *`, `0 1/6 * * *`     | interval   |
-/// | numbers, ranges, and lists of them only, in both     | `30 2 * * *`, `0,30 1-3 * * SUN`  | fixed time |
-///
-/// A nickname counts as the expression it stands for: `@hourly` is an interval, the others are fixed times.
-///
-/// | the clock            | a fixed time runs                   | an interval runs                 |
-/// | -------------------- | ----------------------------------- | -------------------------------- |
-/// | skips the slot       | at the first instant after the gap  | not at all, it goes on after it  |
-/// | shows the slot twice | the first time only                 | both times                       |
-///
-/// Slots that come to the same instant, several in one gap or one right at its end, are one run.
-///
-/// So a fixed time neither loses a run to a gap nor doubles it in an overlap, and an interval goes by what the clock
-/// shows. This holds for a gap or an overlap of any size: Lord Howe's half hour, and the day that Samoa left out, 30
-/// December 2011 (`0 9 * * *` runs for it at the midnight that begins the 31st, and at nine as ever). Where a gap of
-/// old ends within a minute, a fixed time runs right there, and an interval at the next full minute.
-///
-/// This is the rule of Vixie cron, to which only a leading `*` makes an interval, and which goes by it for changes of
-/// less than three hours. Cronos differs in that a range makes an interval too, and that a skipped slot of an interval
-/// runs at the end of the gap. oban-py looks at the clock once a minute, and so treats everything as an interval.
+/// A fixed time then runs once, an interval goes by what the clock shows:
+/// [the guide](crate::guide::scheduling#summer-time) has the rule.
 ///
 /// [`Cron::every`] goes by instants alone: no clock, no zone, no rule.
 ///

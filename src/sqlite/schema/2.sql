@@ -1,4 +1,4 @@
--- From version 1 to 2. Only added: a kiln that knows version 1 goes on as before.
+-- From version 1 to 2. A kiln that knows version 1 goes on as before.
 
 -- How often the job was executing when its process died.
 ALTER TABLE kiln_jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
@@ -13,3 +13,13 @@ ALTER TABLE kiln_crons ADD COLUMN expires_in INTEGER;
 
 -- Which start of the machine the runtime belongs to.
 ALTER TABLE kiln_runtimes ADD COLUMN boot TEXT;
+
+-- Every change of a job's state looks at every index whose condition names it, so conditions name as little as they can.
+DROP INDEX kiln_jobs_exhausted;
+DROP INDEX kiln_jobs_completed;
+DROP INDEX kiln_jobs_cancelled;
+DROP INDEX kiln_jobs_discarded;
+CREATE INDEX kiln_jobs_exhausted ON kiln_jobs (attempt) WHERE attempt >= max_attempts AND state = 'available';
+CREATE INDEX kiln_jobs_completed ON kiln_jobs (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX kiln_jobs_cancelled ON kiln_jobs (cancelled_at) WHERE cancelled_at IS NOT NULL;
+CREATE INDEX kiln_jobs_discarded ON kiln_jobs (discarded_at) WHERE discarded_at IS NOT NULL;
