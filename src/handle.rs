@@ -59,9 +59,11 @@ impl Kiln {
     ///
     /// # Errors
     ///
-    /// [`is_unusable`](crate::Error::is_unusable) for a path that is a directory, not a database, read-only, or in a folder
-    /// that does not exist; [`is_incompatible`](crate::Error::is_incompatible) for a file of a newer kiln. Such a file is not
-    /// touched.
+    /// [`is_unusable`](crate::Error::is_unusable) for a path that is a directory, not a database, read-only (but see
+    /// [`KilnBuilder::read_only`]), on a network or FUSE file system (but see
+    /// [`KilnBuilder::allow_network_file_system`]), or in a folder that does not exist;
+    /// [`is_incompatible`](crate::Error::is_incompatible) for a file of a newer kiln. Such a file is not touched. Nor is one
+    /// of an older kiln that cannot be [copied](KilnBuilder::migrate_without_backup) before it is migrated.
     pub fn open(path: impl AsRef<Path>) -> Result<Kiln> {
         Self::builder(path).open()
     }

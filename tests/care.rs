@@ -86,7 +86,8 @@ fn the_jobs_of_a_copy_run_in_the_copy() {
     let kiln = folder.open();
     let gate = Gate::default();
     let passes = gate.clone();
-    let runtime = kiln.runtime().worker_fn("w", move |_: &Running<()>| passes.pass()).start().unwrap();
+    let runtime =
+        kiln.runtime().queue("default", 1).worker_fn("w", move |_: &Running<()>| passes.pass()).start().unwrap();
     let executing = kiln.enqueue(NewJob::new("w")).unwrap().id;
     let scheduled = kiln.enqueue(NewJob::new("w").schedule_in(Duration::from_millis(1))).unwrap().id;
     reaches(&kiln, executing, State::Executing);

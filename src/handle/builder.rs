@@ -173,7 +173,7 @@ impl KilnBuilder {
     ///
     /// let kiln = Kiln::memory_builder().max_payload(100).open()?;
     /// let error = kiln.enqueue(NewJob::new("app.Mailer").args(json!({ "text": "x".repeat(200) }))).unwrap_err();
-    /// assert!(error.is_invalid() && error.to_string().contains("211 bytes") && error.to_string().contains("100"));
+    /// assert!(error.is_invalid() && error.to_string().contains("213 bytes") && error.to_string().contains("100"));
     /// # Ok::<(), kiln::Error>(())
     /// ```
     pub fn max_payload(mut self, bytes: usize) -> Self {

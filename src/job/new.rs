@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// | field | default | may be |
 /// | --- | --- | --- |
 /// | `worker` | - | not blank |
-/// | `args`, `meta` | `{}` | anything serde writes as a JSON object; `()` is `{}` |
+/// | `args`, `meta` | `{}` | anything serde writes as a JSON object; `()` is `{}`; [1 MiB](crate::KilnBuilder::max_payload) together |
 /// | `queue` | `default` | not blank |
 /// | `max_attempts` | 20 | at least 1 |
 /// | `priority` | 0 | 0 to 9, 0 first |
