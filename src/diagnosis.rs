@@ -87,6 +87,8 @@ pub enum Problem {
     /// Executing jobs that were asked to leave a minute ago or more, that have been executing for a day, and threads that
     /// were written off.
     Stuck,
+    /// A runtime of this process cannot write all it has to, see [`Event::Degraded`](crate::Event::Degraded).
+    Degraded,
     /// Available jobs for workers that no live runtime knows.
     UnknownWorkers,
     /// Available jobs without an attempt left.
@@ -154,6 +156,7 @@ impl Problem {
             Problem::Damaged => "damaged",
             Problem::Orphans => "orphans",
             Problem::Stuck => "stuck",
+            Problem::Degraded => "degraded",
             Problem::UnknownWorkers => "unknown workers",
             Problem::Exhausted => "exhausted",
             Problem::Malformed => "malformed",

@@ -1,12 +1,13 @@
 //! What happened: one event for each verb, told to whoever observes.
 
+mod observers;
+
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Job, Progress, Queues, State, observing};
+use crate::{Job, Progress, Queues, State};
+pub(crate) use observers::Observers;
 
 /// Something that happened on a handle, or in a runtime started from it. The names are the verbs', in the past tense.
 ///
@@ -34,6 +35,12 @@ pub enum Event {
     #[non_exhaustive]
     Enqueued {
         /// The job.
+        job: Subject,
+    },
+    /// An enqueue found a [double](crate::Unique), and stored nothing; what of it was replaced, was.
+    #[non_exhaustive]
+    Conflicted {
+        /// The job that was there.
         job: Subject,
     },
     /// A runtime took a job to execute it.
@@ -64,11 +71,31 @@ pub enum Event {
         /// What the job became; `None` when the attempt was no longer the job's.
         state: Option<State>,
     },
+    /// A job was not claimed before it [expired](crate::NewJob::expires_at), and is cancelled.
+    #[non_exhaustive]
+    Expired {
+        /// The job.
+        job: Subject,
+    },
     /// An attempt did not end in time, and its thread was written off.
     #[non_exhaustive]
     Stuck {
         /// The job, and which attempt at it.
         job: Subject,
+    },
+    /// A runtime cannot write: the disk is full or fails, or another process keeps the write lock. It holds the acks of
+    /// finished jobs, claims nothing that it could not, and tries again by itself: after 0.7 seconds, then more and more
+    /// rarely, up to 30 seconds. Told once, until it has [recovered](Self::Recovered).
+    #[non_exhaustive]
+    Degraded {
+        /// What went wrong.
+        reason: String,
+    },
+    /// A runtime can write again, and has written what it held.
+    #[non_exhaustive]
+    Recovered {
+        /// How long it could not.
+        after: Duration,
     },
     /// A job told how far it is.
     #[non_exhaustive]
@@ -146,19 +173,47 @@ pub enum Event {
         /// For all runtimes on the file, or for one alone.
         for_all: bool,
     },
-    /// A runtime runs one more queue.
+    /// One more queue is run.
     #[non_exhaustive]
     QueueStarted {
-        /// Its name.
-        queue: String,
-        /// How many of its jobs the runtime runs at once, at the most.
-        limit: usize,
+        /// Which.
+        queues: Queues,
+        /// How many of its jobs a runtime runs at once, at the most; `None` where those run it again that did before.
+        limit: Option<usize>,
+        /// By all runtimes on the file, or by one alone.
+        for_all: bool,
     },
-    /// A runtime runs a queue no more.
+    /// A queue is run no more.
     #[non_exhaustive]
     QueueStopped {
+        /// Which.
+        queues: Queues,
+        /// By no runtime on the file, or by one not.
+        for_all: bool,
+    },
+    /// A cron entry was added, or given a definition anew.
+    #[non_exhaustive]
+    CronAdded {
         /// Its name.
-        queue: String,
+        name: String,
+    },
+    /// A cron entry was paused.
+    #[non_exhaustive]
+    CronPaused {
+        /// Its name.
+        name: String,
+    },
+    /// A cron entry was resumed.
+    #[non_exhaustive]
+    CronResumed {
+        /// Its name.
+        name: String,
+    },
+    /// A cron entry was deleted.
+    #[non_exhaustive]
+    CronDeleted {
+        /// Its name.
+        name: String,
     },
     /// A file of an older kiln was brought to this one's schema version, as it was opened.
     #[non_exhaustive]
@@ -215,10 +270,14 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Event::Enqueued { .. } => "enqueued",
+            Event::Conflicted { .. } => "conflicted",
             Event::Claimed { .. } => "claimed",
             Event::Executed { .. } => "executed",
             Event::Acked { .. } => "acked",
+            Event::Expired { .. } => "expired",
             Event::Stuck { .. } => "stuck",
+            Event::Degraded { .. } => "degraded",
+            Event::Recovered { .. } => "recovered",
             Event::Progressed { .. } => "progressed",
             Event::Staged { .. } => "staged",
             Event::Rescued { .. } => "rescued",
@@ -234,6 +293,10 @@ impl Event {
             Event::QueueStopped { .. } => "queue_stopped",
             Event::Migrated { .. } => "migrated",
             Event::Warned { .. } => "warned",
+            Event::CronAdded { .. } => "cron_added",
+            Event::CronPaused { .. } => "cron_paused",
+            Event::CronResumed { .. } => "cron_resumed",
+            Event::CronDeleted { .. } => "cron_deleted",
         }
     }
 
@@ -255,6 +318,8 @@ impl Event {
     pub fn job(&self) -> Option<&Subject> {
         match self {
             Event::Enqueued { job }
+            | Event::Conflicted { job }
+            | Event::Expired { job }
             | Event::Claimed { job, .. }
             | Event::Executed { job, .. }
             | Event::Acked { job, .. }
@@ -294,64 +359,27 @@ impl fmt::Display for Event {
             | Event::Retried { count }
             | Event::Deleted { count }
             | Event::Updated { count } => write!(f, " count={count}"),
-            Event::Paused { queues, for_all } | Event::Resumed { queues, for_all } => {
+            Event::Paused { queues, for_all }
+            | Event::Resumed { queues, for_all }
+            | Event::QueueStopped { queues, for_all } => {
                 write!(f, " queue={queues} for_all={for_all}")
             }
-            Event::Scaled { queues, limit, for_all } => {
+            Event::Scaled { queues, limit, for_all } | Event::QueueStarted { queues, limit, for_all } => {
                 let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
                 write!(f, " queue={queues} limit={limit} for_all={for_all}")
             }
-            Event::QueueStarted { queue, limit } => write!(f, " queue={queue} limit={limit}"),
-            Event::QueueStopped { queue } => write!(f, " queue={queue}"),
             Event::Migrated { from, to, backup } => {
                 write!(f, " from={from} to={to}")?;
                 backup.as_ref().map_or(Ok(()), |backup| write!(f, " backup={backup:?}"))
             }
             Event::Warned { warning } => write!(f, " warning={warning:?}"),
-            Event::Enqueued { .. } | Event::Stuck { .. } => Ok(()),
+            Event::CronAdded { name }
+            | Event::CronPaused { name }
+            | Event::CronResumed { name }
+            | Event::CronDeleted { name } => write!(f, " name={name:?}"),
+            Event::Degraded { reason } => write!(f, " reason={reason:?}"),
+            Event::Recovered { after } => write!(f, " after={after:?}"),
+            Event::Enqueued { .. } | Event::Conflicted { .. } | Event::Expired { .. } | Event::Stuck { .. } => Ok(()),
         }
-    }
-}
-
-/// Those who want to be told. Passed in, in order; there are no others.
-#[derive(Clone, Default)]
-pub(crate) struct Observers(Vec<Arc<Observer>>);
-
-type Observer = dyn Fn(&Event) + Send + Sync;
-
-impl Observers {
-    pub fn add(&mut self, observer: impl Fn(&Event) + Send + Sync + 'static) {
-        self.0.push(Arc::new(observer));
-    }
-
-    /// Whether anybody listens: an event nobody wants is not even made.
-    pub fn any(&self) -> bool {
-        observing::ANY || !self.0.is_empty()
-    }
-
-    pub fn tell(&self, event: impl FnOnce() -> Event) {
-        if !self.any() {
-            return;
-        }
-        let event = event();
-        observing::tell(&event);
-        for observer in &self.0 {
-            // An observer that panics harms itself alone.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
-        }
-    }
-
-    /// Tells how many jobs a verb concerned, when it did any, and passes the number on.
-    pub fn count(&self, count: u64, event: impl FnOnce(u64) -> Event) -> u64 {
-        if count > 0 {
-            self.tell(|| event(count));
-        }
-        count
-    }
-}
-
-impl fmt::Debug for Observers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} observers", self.0.len())
     }
 }

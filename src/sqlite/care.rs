@@ -1,8 +1,7 @@
 //! Care for the file: what is in it, whether it is whole, and how small it can be.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -123,7 +122,7 @@ impl Look<'_> {
         };
         part("the file's pages", self.integrity());
         let (file_bytes, free_bytes) = size(self.conn).unwrap_or_default();
-        let wal_bytes = file.map_or(0, |file| length(&with(file, "-wal")));
+        let wal_bytes = file.map_or(0, look::wal_bytes);
         part("the sizes", Ok(sizes(file_bytes, free_bytes, wal_bytes)));
         part("the place", Ok(file.map_or_else(Vec::new, exposed)));
         let mut jobs = crate::Counts::default();
@@ -199,13 +198,18 @@ impl Look<'_> {
             members.into_iter().filter(|member| !self.live.is_dead(&member.id) && self.live.has_trace(&member.id));
         let mut findings = Vec::new();
         for mut runtime in living {
-            runtime.pulse = self.pulses.get(&runtime.id).copied();
-            if let Some(pulse) = runtime.pulse.filter(|pulse| pulse.stuck > 0) {
+            runtime.pulse = self.pulses.get(&runtime.id).cloned();
+            if let Some(pulse) = runtime.pulse.as_ref().filter(|pulse| pulse.stuck > 0) {
                 let text =
                     format!("threads of runtime {} whose jobs did not leave in time: {}", runtime.id, pulse.stuck);
                 let advice =
                     "let the worker look at Running::cancelled, and restart the process to be rid of the threads";
                 findings.push(Finding::new(Problem::Stuck, text, advice));
+            }
+            if let Some(trouble) = runtime.pulse.as_ref().and_then(|pulse| pulse.trouble.as_ref()) {
+                let text = format!("runtime {} cannot write all it has to: {trouble}", runtime.id);
+                let advice = "it keeps what it has to write, and goes on by itself once that can be written";
+                findings.push(Finding::new(Problem::Degraded, text, advice));
             }
             runtimes.push(Holder { runtime, executing: 0, oldest: None });
         }
@@ -305,14 +309,4 @@ fn exposed(file: &Path) -> Vec<Finding> {
         Finding::new(Problem::Exposed, text, advice)
     });
     found.collect()
-}
-
-fn length(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |found| found.len())
-}
-
-fn with(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }

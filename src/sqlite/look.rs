@@ -1,6 +1,7 @@
 //! Looking at jobs: list, count, health.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
@@ -102,6 +103,13 @@ pub(super) fn member(row: &rusqlite::Row<'_>) -> rusqlite::Result<RuntimeHealth>
     })
 }
 
+/// Asked of the folder: opening the file, and closing it again, would drop the locks that this process has on it.
+pub(super) fn wal_bytes(file: &Path) -> u64 {
+    let mut wal = file.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).map_or(0, |found| found.len())
+}
+
 /// Executing jobs that somebody asked to cancel.
 pub(super) fn cancelling(conn: &Connection) -> Result<Vec<i64>> {
     let mut select = conn.prepare_cached(sql::CANCELLING).map_err(failed)?;
@@ -119,5 +127,5 @@ pub(super) fn notes(conn: &Connection, id: i64) -> Result<Notes> {
 pub(super) fn alive(members: Vec<RuntimeHealth>, mut waiting: BTreeMap<String, u64>, live: &Live) -> Health {
     let runtimes: Vec<RuntimeHealth> = members.into_iter().filter(|member| !live.is_dead(&member.id)).collect();
     waiting.retain(|worker, _| !runtimes.iter().any(|runtime| runtime.workers.contains(worker)));
-    Health { unknown_workers: waiting, runtimes }
+    Health { unknown_workers: waiting, runtimes, wal_bytes: 0 }
 }

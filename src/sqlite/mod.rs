@@ -34,7 +34,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::bell::Bell;
 use crate::diagnosis::{Compacted, Diagnosis};
-use crate::engine::{Crew, Cutoffs, Engine, Member, News, Row, Staged};
+use crate::engine::{Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
 use crate::error::Kind;
 use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
@@ -175,6 +175,7 @@ impl Engine for Sqlite {
         for runtime in &mut health.runtimes {
             runtime.pulse = crews.iter().find(|(id, _)| *id == runtime.id).map(|(_, crew)| crew.pulse());
         }
+        health.wal_bytes = self.file.as_deref().map_or(0, look::wal_bytes);
         Ok(health)
     }
 
@@ -210,13 +211,11 @@ impl Engine for Sqlite {
         Ok(self.writer.write(Need::Ride, rescue)?.rescued)
     }
 
-    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<u64> {
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<Pruned> {
         let pruned = self.writer.write(Need::Ride, Prune { cutoffs: *cutoffs, batch, pruned: 0 })?.pruned;
-        if pruned > 0 {
-            // The jobs are gone either way; the space is given back with a later batch.
-            let _ = self.writer.with(keep::shrink);
-        }
-        Ok(pruned)
+        // The jobs are gone either way; what space cannot be given back now is given back later.
+        let more = self.writer.with(keep::shrink).unwrap_or(false) || pruned >= u64::from(batch);
+        Ok(Pruned { pruned, more })
     }
 
     fn note(&self, fence: Fence, note: Note) -> Result<bool> {
@@ -340,6 +339,7 @@ impl Engine for Sqlite {
             Bell::hang(move |news| {
                 if let (Some(writer), Some(crew)) = (writer.upgrade(), crew.upgrade()) {
                     if news.queues_changed {
+                        writer.peers.look_again();
                         // Where this fails, the next look at the file's version has to do.
                         let _ = writer.tell_rulings();
                     }
@@ -349,8 +349,13 @@ impl Engine for Sqlite {
             })
             .ok()
         });
+        // The row to be written has it.
+        crew.changed();
         let join = Join { member: member.clone(), crew: Arc::clone(&crew), port: bell.as_ref().map(Bell::port) };
-        let joined = self.writer.write(Need::Ride, join).and_then(|_| self.writer.attach_told(&member.id, crew));
+        let joined = self.writer.write(Need::Ride, join).and_then(|_| {
+            self.writer.attach_told(&member.id, Arc::clone(&crew))?;
+            self.writer.announce_changes(&member.id, &crew)
+        });
         if let Err(error) = joined {
             let _ = self.retire(&member.id);
             self.live.leave(&member.id);
@@ -412,7 +417,8 @@ impl Op for Leave {
 /// What an error of SQLite means to a caller; the one list of those that trying again may help.
 fn failed(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+        // The last: others held for ten seconds what a look at the file needs first.
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             let message = "another process holds the database's write lock; nothing was written, try again";
             Error::new(Kind::Busy, message)
         }

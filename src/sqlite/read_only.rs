@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::live::Live;
 use super::{Options, care, copy, cron, look, open, place, queues, schema, verbs};
 use crate::diagnosis::{Compacted, Diagnosis};
-use crate::engine::{Crew, Cutoffs, Engine, Member, News, Row, Staged};
+use crate::engine::{Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
 use crate::error::Kind;
 use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
@@ -122,7 +122,8 @@ impl Engine for ReadOnly {
 
     fn health(&self) -> Result<Health> {
         let (members, waiting) = self.read(|conn| Ok((look::members(conn)?, look::waiting(conn)?)))?;
-        Ok(look::alive(members, waiting, &self.live))
+        let health = look::alive(members, waiting, &self.live);
+        Ok(Health { wal_bytes: look::wal_bytes(&self.file), ..health })
     }
 
     fn notes(&self, id: i64) -> Result<Notes> {
@@ -219,7 +220,7 @@ impl Engine for ReadOnly {
         refused()
     }
 
-    fn prune(&self, _: &Cutoffs, _: u32) -> Result<u64> {
+    fn prune(&self, _: &Cutoffs, _: u32) -> Result<Pruned> {
         refused()
     }
 
