@@ -379,7 +379,8 @@ fn the_statements_of_an_older_kiln_work_on_a_migrated_file() {
     run(v1::SAY_PAUSED, &[&"old", &true]);
     run(v1::SAY_LIMIT, &[&"old", &2, &1]);
     assert!(many(v1::RULINGS, &[]).len() >= 3);
-    (run(v1::UNSAY_PAUSES, &[]), run(v1::UNSAY_LIMITS, &[]));
+    run(v1::UNSAY_PAUSES, &[]);
+    run(v1::UNSAY_LIMITS, &[]);
     let entry: [&dyn rusqlite::ToSql; 17] =
         [&"mine", &"@daily", &"UTC", &"v1", &"old", &"{}", &"{}", &"[]", &3, &0, &"skip", &none, &none, &0, &1, &1, &1];
     assert_eq!(run(v1::STORE_CRON, &entry), 1);
