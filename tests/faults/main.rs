@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod power;
+mod running;
 mod space;
 mod story;
 mod vfs;
