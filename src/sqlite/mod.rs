@@ -2,6 +2,7 @@
 
 mod claim;
 mod cron;
+mod holder;
 mod keep;
 mod live;
 mod look;
