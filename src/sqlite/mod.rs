@@ -4,6 +4,7 @@ mod care;
 mod claim;
 mod copy;
 mod cron;
+mod holder;
 mod keep;
 mod live;
 mod look;
@@ -75,7 +76,8 @@ impl Sqlite {
             // Without these two, a thread would wake up twice a minute for nothing.
             .idle_timeout(None)
             .max_lifetime(None)
-            .connection_timeout(patience)
+            // Opening one may take longer than somebody wants to wait for a lock.
+            .connection_timeout(patience.max(Duration::from_secs(5)))
             .build_unchecked(manager);
         Ok(Self { migration, ..Self::new(writer, Some(readers), Live::new(Some(path)), options) })
     }

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use super::patience::be_patient;
 use super::peers::Peers;
-use super::{claim, failed};
+use super::{claim, failed, holder};
 use crate::engine::{Crew, Done, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
@@ -197,7 +197,10 @@ impl Writer {
                 group.answer(|| Ok(()));
             }
             // Somebody else holds the lock: trying again at once would only double the wait.
-            Err(error) if error.is_busy() => group.answer(|| Err(error.again())),
+            Err(error) if error.is_busy() => {
+                let error = holder::named(error, &link.conn);
+                group.answer(|| Err(error.again()));
+            }
             // One that cannot be written must not take the others with it.
             Err(_) => {
                 let Group { own, .. } = group;

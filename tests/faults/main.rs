@@ -6,7 +6,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod neighbours;
 mod power;
+mod running;
 mod space;
 mod story;
 mod vfs;

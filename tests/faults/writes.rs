@@ -52,7 +52,7 @@ fn tell(fault: Fault, durability: Durability, expected: fn(&Error) -> bool, outc
     story.disk.fail(fault);
     let mut refused = false;
     for step in STEPS {
-        let before = (step.whole).then(|| story.seen());
+        let before = (step.whole).then(|| story.disk.spare(|| story.seen()));
         let Err(error) = (step.take)(&mut story) else { continue };
         let context = || format!("{fault:?}, step {:?}: {error:?}", step.name);
         story.disk.heal();
