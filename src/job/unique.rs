@@ -92,7 +92,6 @@ pub(crate) struct Check {
     pub states: Vec<State>,
     /// Jobs with an earlier stamp do not count.
     pub since: Option<Timestamp>,
-    pub by_schedule: bool,
     replace: Vec<(State, Vec<Field>)>,
 }
 
@@ -214,13 +213,7 @@ impl Unique {
     pub(super) fn check(&self, job: &Job, now: Timestamp) -> Result<Check> {
         self.validate()?;
         let since = self.period.map(|period| now.checked_sub(period).unwrap_or(Timestamp::MIN));
-        Ok(Check {
-            key: self.basis().key(job),
-            states: self.states.clone(),
-            since,
-            by_schedule: self.by_schedule,
-            replace: self.replace.clone(),
-        })
+        Ok(Check { key: self.basis().key(job), states: self.states.clone(), since, replace: self.replace.clone() })
     }
 
     fn validate(&self) -> Result<()> {

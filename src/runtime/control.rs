@@ -198,7 +198,7 @@ impl House {
             let there = there.unwrap_or_else(|| {
                 self.changed.store(true, Ordering::Release);
                 plan.started_at = self.now().as_microsecond();
-                lanes.push(Arc::new(Lane::new(&plan.queue)));
+                lanes.push(Arc::new(Lane::new(&plan.queue, self.settings.claim_ahead)));
                 lanes.len() - 1
             });
             let ruling = rulings.of(&plan.queue);

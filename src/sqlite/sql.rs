@@ -46,24 +46,25 @@ macro_rules! not_expired {
     };
 }
 
+/// The time that counts for a double, as the index has it.
+macro_rules! stamp {
+    () => {
+        "CASE WHEN unique_key GLOB 's*' THEN scheduled_at ELSE inserted_at END"
+    };
+}
+
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM kiln_jobs INDEXED BY kiln_jobs_unique
-WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 AND ",
+WHERE unique_key = ?1 AND state = ?2 AND ",
+    stamp!(),
+    " >= ?3 AND ",
     not_expired!(),
-    " ORDER BY inserted_at DESC LIMIT 1"
-);
-
-/// The same by their due time. That a key of such jobs begins with an s has to be said to SQLite.
-pub(super) const DOUBLE_DUE: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM kiln_jobs INDEXED BY kiln_jobs_unique_due
-WHERE unique_key = ?1 AND unique_key >= 's' AND unique_key < 't' AND state = ?2 AND scheduled_at >= ?3 AND ",
-    not_expired!(),
-    " ORDER BY scheduled_at DESC LIMIT 1"
+    " ORDER BY ",
+    stamp!(),
+    " DESC LIMIT 1"
 );
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the
@@ -90,10 +91,9 @@ pub(super) fn claim(workers: usize) -> &'static str {
 pub(super) const CLAIM_ONE: &str = "
 UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";
 
-/// The same for many at once that were never claimed before.
+/// The same for neighbours that were never claimed before.
 pub(super) const CLAIM_FRESH: &str = "
-UPDATE kiln_jobs SET state = 'executing', attempt = 1, attempted_at = ?2, attempted_by = ?3
-WHERE id IN (SELECT value FROM rarray(?1))";
+UPDATE kiln_jobs SET state = 'executing', attempt = 1, attempted_at = ?3, attempted_by = ?4 WHERE id BETWEEN ?1 AND ?2";
 
 pub(super) const ERRORS: &str = "SELECT errors FROM kiln_jobs WHERE id = ?1";
 
@@ -105,10 +105,10 @@ pub(super) const ACK_COMPLETE: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
-/// The same for many jobs claimed at once.
+/// The same for neighbours that were claimed at once.
 pub(super) const ACK_COMPLETE_MANY: &str = "
-UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
-WHERE id IN (SELECT value FROM rarray(?1)) AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL
+WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND state = 'executing'";
 
 /// Whether the attempt was the one that completed its job.
 pub(super) const COMPLETED: &str = "

@@ -85,7 +85,6 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::ENQUEUE_ALIKE,
         sql::REMEMBER_NEWEST,
         sql::DOUBLE,
-        sql::DOUBLE_DUE,
         sql::EXPIRE,
         sql::ERRORS,
         sql::CLAIM_ONE,
@@ -308,7 +307,7 @@ fn an_id_is_never_given_twice_whichever_way_the_newest_job_goes() {
 fn steps(conn: &Connection, unique: &Unique, args: i64, states: &[State]) -> i32 {
     let job = NewJob::new(WORKER).args(serde_json::json!({ "n": args })).unique(unique.clone());
     let check = job.build(NOW, |_| {}).unwrap().check.unwrap();
-    let mut search = conn.prepare(if check.by_schedule { sql::DOUBLE_DUE } else { sql::DOUBLE }).unwrap();
+    let mut search = conn.prepare(sql::DOUBLE).unwrap();
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
     for state in states {
         search

@@ -138,12 +138,11 @@ pub(super) fn deleting<T>(conn: &Connection, delete: impl FnOnce() -> Result<T>)
 /// The job that is there already, with what it was given of the new one.
 fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
-    let sql = if check.by_schedule { sql::DOUBLE_DUE } else { sql::DOUBLE };
     let expired = check.expired_by(new).map_or(i64::MIN, Timestamp::as_microsecond);
     for state in &check.states {
         let there = tx
             .conn
-            .prepare_cached(sql)
+            .prepare_cached(sql::DOUBLE)
             .and_then(|mut select| select.query_one((&check.key, state.as_str(), since, expired), rows::job).optional())
             .map_err(failed)?;
         if let Some(there) = there {
