@@ -275,7 +275,7 @@ fn readers_that_leave_no_trace_see_whole_states_while_another_process_opens_and_
     let (mut seen, mut looks) = (0, 0);
     while seen < 122 {
         let counts = kiln.count(Filter::new()).unwrap().total();
-        assert!(counts >= seen && counts % 2 == 0, "{seen}, then {counts}");
+        assert!(counts >= seen && counts.is_multiple_of(2), "{seen}, then {counts}");
         (seen, looks) = (counts, looks + 1);
     }
     assert!(looks > 1);
