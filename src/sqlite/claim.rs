@@ -175,7 +175,9 @@ fn available(conn: &Connection, queue: &str, workers: &[String], limit: usize) -
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut parameters: Vec<&dyn ToSql> = vec![&queue, &limit];
     parameters.extend(workers.iter().map(|worker| worker as &dyn ToSql));
-    let jobs = select.query_map(parameters.as_slice(), rows::job).map_err(failed)?;
+    let jobs = select
+        .query_map(parameters.as_slice(), |row| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? }))
+        .map_err(failed)?;
     jobs.collect::<rusqlite::Result<_>>().map_err(failed)
 }
 
