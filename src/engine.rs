@@ -172,8 +172,14 @@ pub(crate) trait Crew: Send + Sync {
     /// What was said of queues to all runtimes on the file.
     fn heed(&self, rulings: &Rulings);
 
-    /// How it means to run its queues.
+    /// The queues that it runs, and how it means to.
     fn plans(&self) -> Vec<Plan>;
+
+    /// Whether they changed since this was asked last.
+    fn changed(&self) -> bool;
+
+    /// What they changed to could not be made known.
+    fn change(&self);
 
     /// How it is doing.
     fn pulse(&self) -> Pulse;
@@ -200,8 +206,8 @@ pub(crate) struct Done {
     /// For each ack, in their order: what the job became; `None` where the attempt was no longer the job's.
     pub acked: Vec<Option<State>>,
     pub claimed: Vec<Claimed>,
-    /// How many jobs a claim met past their time, and cancelled.
-    pub expired: u64,
+    /// Jobs that the claim found too late, and cancelled.
+    pub expired: Vec<Job>,
     /// There may be jobs that the claim did not get to.
     pub more: bool,
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
@@ -122,21 +123,23 @@ impl Kiln {
     ///
     /// As [`enqueue`](Self::enqueue), for the first job that cannot be stored.
     pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
-        let jobs = jobs.into_iter().map(|job| self.build(job)).collect::<Result<Vec<_>>>()?;
+        let now = self.0.clock.now();
+        let jobs = jobs.into_iter().map(|job| self.build_at(job, now)).collect::<Result<Vec<_>>>()?;
         if jobs.is_empty() { Ok(Vec::new()) } else { self.store(jobs) }
     }
 
     /// The job as it is to be stored, after the hooks.
     pub(crate) fn build(&self, job: NewJob) -> Result<Ready> {
-        job.build(self.0.clock.now(), |job| self.0.hooks.iter().for_each(|hook| hook(job)))
+        self.build_at(job, self.0.clock.now())
+    }
+
+    fn build_at(&self, job: NewJob, now: Timestamp) -> Result<Ready> {
+        job.build(now, |job| self.0.hooks.iter().for_each(|hook| hook(job)))
     }
 
     fn store(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {
         let jobs = self.0.engine.enqueue(jobs)?;
-        if self.0.observers.any() {
-            let stored = jobs.iter().filter(|job| !job.conflict);
-            stored.for_each(|job| self.0.observers.tell(|| Event::Enqueued { job: job.into() }));
-        }
+        self.0.observers.enqueued(&jobs);
         Ok(jobs)
     }
 

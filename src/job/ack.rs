@@ -202,6 +202,14 @@ pub(crate) struct Settled {
 }
 
 impl Ack {
+    /// Whether the two complete neighbours of one claim, as one statement can do.
+    pub fn is_followed_by(&self, next: &Ack) -> bool {
+        let (fence, other) = (self.fence, next.fence);
+        (&self.verdict, &next.verdict) == (&Verdict::Complete, &Verdict::Complete)
+            && (fence.id.checked_add(1), fence.attempt, fence.attempted_at)
+                == (Some(other.id), other.attempt, other.attempted_at)
+    }
+
     /// Applies the verdict. A job that somebody asked to cancel never runs again, however its attempt ended.
     pub fn settle(&self, row: &Standing, now: Timestamp) -> Settled {
         let living = |state| if row.cancel_requested { State::Cancelled } else { state };

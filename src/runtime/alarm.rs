@@ -27,11 +27,21 @@ pub(super) struct Wake {
     /// Cron entries were added or changed.
     pub crons: bool,
     planned: Option<i64>,
+    /// When it is to ring at the latest.
+    at: Option<Instant>,
 }
 
 impl Alarm {
     pub fn ring(&self) {
         self.state.lock().rung = true;
+        self.rung.notify_all();
+    }
+
+    /// Rings at this time, if not before.
+    pub fn by(&self, at: Instant) {
+        let mut state = self.state.lock();
+        state.at = state.at.into_iter().chain([at]).min();
+        drop(state);
         self.rung.notify_all();
     }
 
@@ -75,7 +85,12 @@ impl Alarm {
     /// Waits for a ring or for the time; says what it was rung for.
     pub fn wait(&self, until: Instant) -> Wake {
         let mut state = self.state.lock();
-        while !state.rung && !self.rung.wait_until(&mut state, until).timed_out() {}
+        loop {
+            let until = state.at.map_or(until, |at| at.min(until));
+            if state.rung || self.rung.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
         let wake = *state;
         *state = Wake { planned: wake.planned, ..Wake::default() };
         wake

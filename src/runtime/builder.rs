@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub grace: Duration,
     pub timeout_grace: Duration,
     pub max_stuck: usize,
+    pub claim_ahead: Duration,
     pub rescue_after: Option<Duration>,
     pub retention: Retention,
 }
@@ -40,6 +41,7 @@ pub(super) struct Retention {
 /// | [`grace`](Self::grace) | 15 s |
 /// | [`timeout_grace`](Self::timeout_grace) | 5 s |
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
+/// | [`claim_ahead`](Self::claim_ahead) | 10 ms |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
 ///
 /// ```
@@ -86,6 +88,7 @@ impl RuntimeBuilder {
             grace: Duration::from_secs(15),
             timeout_grace: Duration::from_secs(5),
             max_stuck: 8,
+            claim_ahead: Duration::from_millis(10),
             rescue_after: None,
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
@@ -184,6 +187,31 @@ impl RuntimeBuilder {
     /// [`Health`](crate::Health) says so.
     pub fn max_stuck(mut self, threads: usize) -> Self {
         self.settings.max_stuck = threads.max(1);
+        self
+    }
+
+    /// How far a claim may run ahead of a queue's free slots: by as many jobs as the queue is expected to finish within this
+    /// time, after what the last ones took, and by 250 at the most. So quick jobs share transactions, which is most of
+    /// what they cost; of slow ones, and before anything is known of a queue's jobs, none is claimed ahead. A job claimed
+    /// ahead is `executing` and has not begun: on a stop, a pause or a cancel it is given back untouched, and so it is when
+    /// slow jobs keep it waiting for twice this time. `Duration::ZERO` turns it off: never more than the limit is claimed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Kiln, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln
+    ///     .runtime()
+    ///     .queue("thumbnails", 4)
+    ///     .worker_fn("shrink", |_: &Running<()>| ())
+    ///     .claim_ahead(Duration::ZERO)
+    ///     .start()?;
+    /// runtime.stop();
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn claim_ahead(mut self, time: Duration) -> Self {
+        self.settings.claim_ahead = time;
         self
     }
 

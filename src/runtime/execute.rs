@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Around;
-use super::house::House;
+use super::house::{House, Settled};
 use super::lane::{Lane, Task};
 use super::panics::catch;
 use crate::Job;
@@ -25,15 +25,23 @@ pub(super) fn live(house: Arc<House>, lane: &Lane) {
 
 /// Says whether the lane has sent the thread away; otherwise another has its place.
 fn work(house: &Arc<House>, lane: &Lane) -> bool {
-    while let Some(task) = lane.next() {
+    let mut next = lane.next();
+    while let Some(task) = next {
+        let began = Instant::now();
         let end = execute(house, &task);
-        if house.settle(task.fence, end).is_none() {
+        let ended = Instant::now();
+        let Some(Settled { hurry, .. }) = house.settle(task.fence, end, ended) else {
             house.unstuck();
             return false;
-        }
+        };
         drop(task);
-        lane.done();
-        house.engine().turn();
+        next = lane.done(ended - began, ended, hurry);
+        if next.is_some() {
+            house.waits();
+        } else {
+            house.engine().turn();
+            next = lane.next();
+        }
     }
     true
 }

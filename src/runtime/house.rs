@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{iter, thread};
 
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -32,6 +32,8 @@ pub(super) struct House {
     /// The queues, as this runtime means to run them.
     pub plans: Arc<Mutex<Vec<Plan>>>,
     pub rulings: Mutex<Rulings>,
+    /// Which queues are run changed since it was made known.
+    pub changed: AtomicBool,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
     pub acks: Mutex<Pending>,
@@ -44,7 +46,21 @@ pub(super) struct House {
     reporters: Mutex<Vec<Arc<Reporter>>>,
     stuck: AtomicUsize,
     stopping: AtomicBool,
+    /// Whether the scheduler looks after what waits: acks for company, claimed jobs for a thread.
+    tended: AtomicBool,
+    /// Whether anything has waited since it last looked.
+    waited: AtomicBool,
     pub itself: Weak<House>,
+}
+
+/// How often the scheduler looks after what waits, while anything does.
+const TEND: Duration = Duration::from_millis(5);
+
+/// An attempt that has ended.
+pub(super) struct Settled {
+    pub lane: Arc<Lane>,
+    /// Whether its ack should be written now.
+    pub hurry: bool,
 }
 
 /// A claimed attempt, until it is acknowledged.
@@ -76,6 +92,7 @@ impl House {
             lanes: RwLock::default(),
             plans,
             rulings: Mutex::default(),
+            changed: AtomicBool::new(false),
             alarm: Alarm::default(),
             acks: Mutex::default(),
             acked: Mutex::default(),
@@ -84,6 +101,8 @@ impl House {
             reporters: Mutex::default(),
             stuck: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            tended: AtomicBool::new(false),
+            waited: AtomicBool::new(false),
             itself: itself.clone(),
         });
         house.arrange();
@@ -121,12 +140,50 @@ impl House {
             && (self.unwritten() > 0 || (self.claiming() && self.lanes.read().iter().any(|lane| lane.wants())))
     }
 
+    /// How many jobs threads have begun.
+    fn executing(&self) -> usize {
+        let ready: usize = self.lanes.read().iter().map(|lane| lane.ready()).sum();
+        self.runs.lock().len().saturating_sub(ready)
+    }
+
     pub fn unwritten(&self) -> usize {
         self.acks.lock().unwritten()
     }
 
-    fn acknowledge(&self, ack: Ack, job: Arc<Job>) {
-        self.acks.lock().add(ack, job);
+    fn acknowledge(&self, ack: Ack, job: Arc<Job>, now: Instant) -> bool {
+        self.acks.lock().add(ack, job, now)
+    }
+
+    /// Something waits, and may need looking after: an ack for company, or a claimed job for a thread.
+    pub fn waits(&self) {
+        if !self.waited.load(Ordering::SeqCst) {
+            self.waited.store(true, Ordering::SeqCst);
+            if !self.tended.swap(true, Ordering::SeqCst) {
+                self.alarm.by(Instant::now() + TEND);
+            }
+        }
+    }
+
+    /// Writes acks that got no company, and gives back jobs that slow ones keep waiting. Says when to look again.
+    pub fn tend(&self, now: Instant) -> Option<Instant> {
+        if !self.tended.load(Ordering::SeqCst) {
+            return None;
+        }
+        let waited = self.waited.swap(false, Ordering::SeqCst);
+        let patience = self.settings.claim_ahead.max(TEND) * 2;
+        let stale: Vec<Task> = self.lanes.read().iter().flat_map(|lane| lane.stale(now, patience)).collect();
+        self.give_back_tasks(&stale);
+        if self.unwritten() > 0 {
+            self.engine().turn();
+        }
+        if !waited && self.lanes.read().iter().all(|lane| lane.ready() == 0) {
+            self.tended.store(false, Ordering::SeqCst);
+            // Somebody may have seen it tended until just now.
+            if !self.waited.load(Ordering::SeqCst) || self.tended.swap(true, Ordering::SeqCst) {
+                return None;
+            }
+        }
+        Some(now + TEND)
     }
 
     /// A thread begins a task: from now on its time runs.
@@ -140,19 +197,19 @@ impl House {
         }
     }
 
-    /// Takes the attempt out of the house and its ack in, at once, so that a stop sees one or the other. Says whose lane
-    /// it was; `None` when somebody else was faster.
-    pub fn settle(&self, fence: Fence, end: End) -> Option<Arc<Lane>> {
+    /// Takes the attempt out of the house and its ack in, at once, so that a stop sees one or the other. `None` when
+    /// somebody else was faster.
+    pub fn settle(&self, fence: Fence, end: End, now: Instant) -> Option<Settled> {
         let mut runs = self.runs.lock();
         if runs.get(&fence.id).is_none_or(|run| run.attempt.fence != fence) {
             return None;
         }
         let Run { attempt, job, lane, .. } = runs.remove(&fence.id)?;
-        self.acknowledge(attempt.ack(end, self.now()), job);
+        let hurry = self.acknowledge(attempt.ack(end, self.now()), job, now);
         if runs.is_empty() {
             self.ended.notify_all();
         }
-        Some(lane)
+        Some(Settled { lane, hurry })
     }
 
     /// A thread that was written off has come back after all.
@@ -187,7 +244,8 @@ impl House {
 
     /// Gives back these jobs, which no thread has begun; says how many.
     pub fn give_back_tasks(&self, tasks: &[Task]) -> usize {
-        tasks.iter().filter_map(|task| self.settle(task.fence, End::Interrupted)).count()
+        let now = Instant::now();
+        tasks.iter().filter_map(|task| self.settle(task.fence, End::Interrupted, now)).count()
     }
 
     /// Gives back the jobs that still run; says how many. Their threads are on their own.
@@ -199,7 +257,7 @@ impl House {
         }
         let count = runs.len();
         for run in runs {
-            self.acknowledge(run.attempt.ack(End::Interrupted, self.now()), run.job);
+            self.acknowledge(run.attempt.ack(End::Interrupted, self.now()), run.job, Instant::now());
         }
         count
     }
@@ -251,7 +309,8 @@ impl House {
         let error =
             format!("timed out and stuck: asked to leave, it did not within {grace:?}; its thread is written off");
         let delay = self.workers.get(&job.worker).map(|worker| execute::delay(self, &**worker, &job));
-        if let Some(lane) = self.settle(fence, End::Failed(error, delay.unwrap_or_default())) {
+        let end = End::Failed(error, delay.unwrap_or_default());
+        if let Some(Settled { lane, .. }) = self.settle(fence, end, Instant::now()) {
             self.stuck.fetch_add(1, Ordering::AcqRel);
             lane.write_off();
             self.observers().tell(|| Event::Stuck { job: (&*job).into() });
@@ -263,14 +322,17 @@ impl House {
         self.lanes.read().iter().find(|lane| Arc::ptr_eq(&lane.queue, &demand.queue)).cloned()
     }
 
-    fn enter(&self, lane: &Arc<Lane>, Claimed { attempt, job }: Claimed) -> Task {
-        let flag = Arc::new(Flag::default());
-        let job = Arc::new(job);
-        let task = Task { fence: attempt.fence, job: Arc::clone(&job), flag: Arc::clone(&flag) };
-        let lane = Arc::clone(lane);
-        let run = Run { attempt, job, lane, flag, deadline: None, timed_out: false };
-        self.runs.lock().insert(task.fence.id, run);
-        task
+    fn enter(&self, lane: &Arc<Lane>, claimed: impl Iterator<Item = Claimed>) -> Vec<Task> {
+        let mut runs = self.runs.lock();
+        let enter = |Claimed { attempt, job }| {
+            let flag = Arc::new(Flag::default());
+            let job = Arc::new(job);
+            let task = Task { fence: attempt.fence, job: Arc::clone(&job), flag: Arc::clone(&flag) };
+            let run = Run { attempt, job, lane: Arc::clone(lane), flag, deadline: None, timed_out: false };
+            runs.insert(task.fence.id, run);
+            task
+        };
+        claimed.map(enter).collect()
     }
 
     fn hire(&self, lane: &Arc<Lane>) {
@@ -336,18 +398,18 @@ impl Crew for House {
         if self.observers().any() {
             let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
             let events = jobs.into_iter().zip(done.acked).map(event);
-            let expired = (done.expired > 0).then_some(Event::Cancelled { count: done.expired });
+            let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
             self.acked.lock().extend(events.chain(expired));
         }
         let mut claimed = done.claimed.into_iter().peekable();
         for demand in turn.demands {
             let Some(lane) = self.lane_of(&demand) else { continue };
-            let mut tasks = Vec::new();
-            while let Some(claim) = claimed.next_if(|claim| *claim.job.queue == *demand.queue) {
-                tasks.push(self.enter(&lane, claim));
-            }
-            let Delivered { missing, refused } = lane.deliver(demand.limit, tasks);
+            let own = iter::from_fn(|| claimed.next_if(|claim| *claim.job.queue == *demand.queue));
+            let Delivered { missing, refused, ahead } = lane.deliver(demand.limit, self.enter(&lane, own));
             self.give_back_tasks(&refused);
+            if ahead {
+                self.waits();
+            }
             for _ in 0..missing {
                 self.hire(&lane);
             }
@@ -393,12 +455,20 @@ impl Crew for House {
     }
 
     fn plans(&self) -> Vec<Plan> {
-        self.plans.lock().clone()
+        self.run_plans()
+    }
+
+    fn changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    fn change(&self) {
+        self.changed.store(true, Ordering::Release);
     }
 
     fn pulse(&self) -> Pulse {
         Pulse {
-            executing: self.runs.lock().len(),
+            executing: self.executing(),
             stuck: self.stuck.load(Ordering::Acquire),
             claiming: self.claiming() && !self.acks.lock().is_halted(),
             unwritten: self.unwritten(),

@@ -102,6 +102,7 @@ impl Keepers {
         }
         let fired = self.fire(now);
         let staged = self.stage(now);
+        let tended = self.house.tend(now);
         let watched = self.house.watch(now);
         let reported = self.house.write_reports(now);
         if now >= self.prune {
@@ -111,7 +112,8 @@ impl Keepers {
             self.crons.look();
             self.house.lanes.read().iter().for_each(|lane| lane.ring());
         }
-        let rests = [Some(self.look), Some(self.prune), fired, staged, watched, reported, now.checked_add(LONGEST)];
+        let rests =
+            [Some(self.look), Some(self.prune), fired, staged, tended, watched, reported, now.checked_add(LONGEST)];
         rests.into_iter().flatten().min().unwrap_or(now)
     }
 
@@ -123,8 +125,10 @@ impl Keepers {
             self.due = Due::Unknown;
             self.crons.look();
             self.house.lanes.read().iter().for_each(|lane| lane.ring());
-            let _ = self.house.engine().tell_rulings();
             self.cancel();
+        }
+        if changed || self.house.changed.load(Ordering::Acquire) {
+            let _ = self.house.engine().tell_rulings();
         }
         self.house.rescue();
         if let Some(age) = self.house.settings.rescue_after {

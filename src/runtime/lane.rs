@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::pace::Pace;
 use crate::Job;
 use crate::job::Fence;
 use crate::worker::Flag;
@@ -14,6 +16,8 @@ pub(super) struct Lane {
     pub queue: Arc<str>,
     /// Whether the table may hold jobs for this lane.
     rung: AtomicBool,
+    /// How far a claim may run ahead of the free slots.
+    ahead: Duration,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -32,51 +36,72 @@ pub(super) struct Delivered {
     pub missing: usize,
     /// Jobs that may not begin any more: the lane was paused, scaled down or closed since they were asked for.
     pub refused: Vec<Task>,
+    /// Whether jobs wait for a thread that is busy.
+    pub ahead: bool,
 }
 
 #[derive(Default)]
 struct State {
     limit: usize,
     paused: bool,
-    /// Slots taken, from the moment a claim asks for them until their job has ended.
+    /// Jobs claimed, from the moment a claim asks for them until they have ended.
     taken: usize,
-    /// Those of them that a claim was asked to fill, and has not answered yet.
+    /// Those of them that a claim was asked for, and has not answered yet.
     asked: usize,
+    /// How many may be taken: the limit, and what the last claim asked for beyond.
+    bound: usize,
     ready: VecDeque<Task>,
+    /// When a job became ready, or a thread took one, for the last time.
+    moved: Option<Instant>,
+    pace: Pace,
     threads: usize,
     /// Threads that wait for work.
     idle: usize,
-    /// Threads that will look for work without being woken.
+    /// Threads that will look for work, or have been called to it.
     returning: usize,
+    /// Those of them that were called, and have not woken up yet.
+    called: usize,
     /// Threads that will not look for work any more.
     leaving: usize,
     closed: bool,
 }
 
 impl State {
-    fn free(&self) -> usize {
-        if self.paused || self.closed { 0 } else { self.limit.saturating_sub(self.taken) }
+    fn may_begin(&self) -> bool {
+        !self.paused && !self.closed
+    }
+
+    fn is_one_too_many(&self) -> bool {
+        self.closed || self.threads - self.leaving > self.limit
     }
 
     /// Takes out the jobs that may not begin; the first to be claimed stay.
     fn excess(&mut self) -> Vec<Task> {
-        let keep = if self.paused || self.closed {
-            0
-        } else {
-            self.ready.len().saturating_sub((self.taken - self.asked).saturating_sub(self.limit))
+        let keep = match self.may_begin() {
+            true => self.ready.len().saturating_sub((self.taken - self.asked).saturating_sub(self.bound)),
+            false => 0,
         };
         let excess: Vec<Task> = self.ready.drain(keep..).collect();
         self.taken -= excess.len();
         excess
     }
+
+    /// Calls waiting threads to work; says how many are to be woken.
+    fn call(&mut self, threads: usize) -> usize {
+        let threads = threads.min(self.idle);
+        self.idle -= threads;
+        self.returning += threads;
+        self.called += threads;
+        threads
+    }
 }
 
 impl Lane {
     /// A lane that nothing may enter until it is [set](Self::set).
-    pub fn new(queue: &str) -> Self {
+    pub fn new(queue: &str, ahead: Duration) -> Self {
         // A new lane does not know what the table holds.
         let rung = AtomicBool::new(true);
-        Self { queue: queue.into(), rung, state: Mutex::default(), work: Condvar::new() }
+        Self { queue: queue.into(), rung, ahead, state: Mutex::default(), work: Condvar::new() }
     }
 
     /// What holds from now on; gives back the jobs that no thread has begun and none may begin. What runs goes on.
@@ -85,7 +110,7 @@ impl Lane {
         if (state.limit, state.paused) == (limit, paused) {
             return Vec::new();
         }
-        (state.limit, state.paused) = (limit, paused);
+        (state.limit, state.paused, state.bound) = (limit, paused, limit);
         let excess = state.excess();
         drop(state);
         self.ring();
@@ -108,21 +133,36 @@ impl Lane {
         self.rung.store(true, Ordering::Release);
     }
 
-    /// Whether a claim may find something, and there is room for it.
-    pub fn wants(&self) -> bool {
-        self.rung.load(Ordering::Acquire) && self.state.lock().free() > 0
+    /// How many jobs may be taken: the limit, and what is expected to be finished soon.
+    fn bound(&self, state: &State) -> usize {
+        state.limit + state.pace.ahead(self.ahead, state.limit)
     }
 
-    /// Takes the free slots for a claim, when there may be jobs for them.
+    fn free(&self, state: &State) -> usize {
+        if state.may_begin() { self.bound(state).saturating_sub(state.taken) } else { 0 }
+    }
+
+    /// With so few jobs ready, it is time for a claim.
+    fn low(&self, state: &State) -> usize {
+        state.pace.ahead(self.ahead, state.limit) / 2
+    }
+
+    /// Whether a claim may find something, and there is room for it.
+    pub fn wants(&self) -> bool {
+        self.rung.load(Ordering::Acquire) && self.free(&self.state.lock()) > 0
+    }
+
+    /// Takes room for a claim, when there may be jobs for it.
     pub fn demand(&self) -> Option<usize> {
         if !self.rung.load(Ordering::Acquire) {
             return None;
         }
         let mut state = self.state.lock();
-        let free = state.free();
+        let free = self.free(&state);
         if free == 0 {
             return None;
         }
+        state.bound = self.bound(&state);
         state.taken += free;
         state.asked += free;
         // Before the claim: a ring from now on means a job it may not have seen.
@@ -138,20 +178,44 @@ impl Lane {
         if tasks.len() == demanded {
             self.ring();
         }
-        let hands = state.idle + state.returning;
+        if !tasks.is_empty() {
+            state.moved = Some(Instant::now());
+        }
         state.ready.extend(tasks);
         let refused = state.excess();
-        let to_wake = state.ready.len().saturating_sub(state.returning).min(state.idle);
         let room = state.limit.saturating_sub(state.threads - state.leaving);
-        let missing = state.ready.len().saturating_sub(hands).min(room);
+        let missing = state.ready.len().saturating_sub(state.idle + state.returning).min(room);
         state.threads += missing;
         // A thread about to be born looks for work by itself.
         state.returning += missing;
+        // Of quick jobs a thread does several before another has woken up; who comes calls the next.
+        let wanted = if state.pace.is_quick() { 1 } else { state.ready.len() };
+        let calls = wanted.min(state.ready.len()).saturating_sub(state.returning);
+        let ahead = state.ready.len() > state.idle + state.returning;
+        self.call(state, calls);
+        Delivered { missing, refused, ahead }
+    }
+
+    fn call(&self, mut state: MutexGuard<'_, State>, threads: usize) {
+        let calls = state.call(threads);
         drop(state);
-        for _ in 0..to_wake {
+        for _ in 0..calls {
             self.work.notify_one();
         }
-        Delivered { missing, refused }
+    }
+
+    /// Takes the next job out.
+    fn take(&self, mut state: MutexGuard<'_, State>, now: Instant) -> Option<Task> {
+        let task = state.ready.pop_front()?;
+        state.moved = Some(now);
+        self.call_for_the_rest(state);
+        Some(task)
+    }
+
+    /// Calls a thread where something is ready and nobody is coming for it.
+    fn call_for_the_rest(&self, state: MutexGuard<'_, State>) {
+        let alone = !state.ready.is_empty() && state.returning == 0;
+        self.call(state, usize::from(alone));
     }
 
     /// A thread that was counted on could not be made; `true` when none is left to do the work.
@@ -167,16 +231,24 @@ impl Lane {
         let mut state = self.state.lock();
         state.returning -= 1;
         loop {
-            if let Some(task) = state.ready.pop_front() {
-                return Some(task);
-            }
-            if state.closed || state.threads - state.leaving > state.limit {
+            if state.is_one_too_many() {
                 state.leaving += 1;
+                self.call_for_the_rest(state);
                 return None;
             }
+            if !state.ready.is_empty() {
+                return self.take(state, Instant::now());
+            }
             state.idle += 1;
-            self.work.wait(&mut state);
-            state.idle -= 1;
+            while state.called == 0 && !state.is_one_too_many() {
+                self.work.wait(&mut state);
+            }
+            if state.called > 0 {
+                state.called -= 1;
+                state.returning -= 1;
+            } else {
+                state.idle -= 1;
+            }
         }
     }
 
@@ -188,11 +260,31 @@ impl Lane {
         self.work.notify_all();
     }
 
-    /// The calling thread's job has ended: its slot is free, and the thread comes back for more.
-    pub fn done(&self) {
+    /// The calling thread's job has ended at `now` and took so long. Gives it the next one where enough is ready and
+    /// nothing is in a `hurry`; otherwise it is to see to a transaction first, and then comes back for more.
+    pub fn done(&self, took: Duration, now: Instant, hurry: bool) -> Option<Task> {
         let mut state = self.state.lock();
         state.taken -= 1;
+        state.pace.note(took);
+        let enough = state.ready.len() > self.low(&state) && !state.is_one_too_many();
+        if enough && !hurry && state.pace.is_quick() {
+            return self.take(state, now);
+        }
         state.returning += 1;
+        None
+    }
+
+    /// The jobs claimed ahead that no thread came for within `patience`, since all are busy: somebody else may do them.
+    pub fn stale(&self, now: Instant, patience: Duration) -> Vec<Task> {
+        let mut state = self.state.lock();
+        let waited = state.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
+        if state.ready.is_empty() || state.returning > 0 || state.idle > 0 || waited < patience {
+            return Vec::new();
+        }
+        state.pace.stalls(waited);
+        state.bound = state.limit;
+        self.ring();
+        state.excess()
     }
 
     /// A thread does not come back: its slot is another's.
@@ -201,6 +293,11 @@ impl Lane {
         state.taken -= 1;
         state.threads -= 1;
         self.work.notify_all();
+    }
+
+    /// How many jobs no thread has begun.
+    pub fn ready(&self) -> usize {
+        self.state.lock().ready.len()
     }
 
     /// Gives back slots that were asked for in vain.
@@ -240,10 +337,15 @@ mod tests {
     use crate::NewJob;
 
     fn lane(limit: usize) -> Lane {
-        let lane = Lane::new("q");
+        let lane = Lane::new("q", Duration::from_millis(10));
         assert!(lane.demand().is_none(), "nothing may enter a lane that was not set");
         assert!(lane.set(limit, false).is_empty());
         lane
+    }
+
+    /// A job has ended, and took long.
+    fn done(lane: &Lane) {
+        assert!(lane.done(Duration::from_secs(1), Instant::now(), false).is_none(), "its ack is to be written");
     }
 
     fn tasks(ids: impl IntoIterator<Item = i64>) -> Vec<Task> {
@@ -298,6 +400,71 @@ mod tests {
         assert_eq!(ids(&lane.deliver(2, tasks([4, 5])).refused), [5], "claimed before, and one too many after");
     }
 
+    /// A lane whose jobs were quick so far, and two threads that are about to look for work.
+    fn quick_lane() -> Lane {
+        let lane = lane(2);
+        assert_eq!(lane.demand(), Some(2), "nothing is known of its jobs yet");
+        assert_eq!(lane.deliver(2, tasks([1, 2])).missing, 2);
+        for _ in 0..2 {
+            assert!(lane.next().is_some());
+        }
+        for _ in 0..2 {
+            assert!(lane.done(Duration::from_micros(1), Instant::now(), false).is_none(), "nothing is ready");
+        }
+        lane
+    }
+
+    #[test]
+    fn of_quick_jobs_more_are_claimed_than_there_are_slots_and_done_one_after_the_other() {
+        let lane = quick_lane();
+        assert_eq!(lane.demand(), Some(252));
+        assert!(lane.deliver(252, tasks(3..255)).refused.is_empty());
+        assert!(lane.next().is_some() && lane.next().is_some());
+        let quick = Duration::from_micros(1);
+        let now = Instant::now();
+        let straight_on = (0..).take_while(|_| lane.done(quick, now, false).is_some()).count();
+        assert_eq!(straight_on, 125, "a claim is in order while there is enough left to do");
+        assert_eq!(lane.demand(), Some(126));
+    }
+
+    #[test]
+    fn a_thread_in_a_hurry_or_with_slow_jobs_sees_to_its_ack_first() {
+        let lane = quick_lane();
+        assert_eq!(lane.demand(), Some(252));
+        lane.deliver(252, tasks(3..255));
+        assert!(lane.next().is_some() && lane.next().is_some());
+        assert!(lane.done(Duration::from_micros(1), Instant::now(), true).is_none());
+        done(&lane);
+    }
+
+    #[test]
+    fn jobs_claimed_ahead_are_given_back_when_a_slow_one_keeps_every_thread() {
+        let lane = quick_lane();
+        assert_eq!(lane.demand(), Some(252));
+        lane.deliver(252, tasks(3..12));
+        assert!(lane.next().is_some());
+        let later = Instant::now() + Duration::from_secs(1);
+        assert!(lane.stale(later, Duration::from_millis(20)).is_empty(), "a thread is coming");
+        assert!(lane.next().is_some());
+        assert!(lane.stale(Instant::now(), Duration::from_secs(60)).is_empty(), "it has just begun");
+        let ids = ids(&lane.stale(later, Duration::from_millis(20)));
+        assert_eq!(ids, [5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(lane.demand(), None, "both slots are taken, and nothing is claimed ahead");
+    }
+
+    #[test]
+    fn a_pause_gives_back_what_was_claimed_ahead() {
+        let lane = quick_lane();
+        assert_eq!(lane.demand(), Some(252));
+        lane.deliver(252, tasks(3..13));
+        assert!(lane.next().is_some());
+        assert_eq!(lane.set(2, true).len(), 9);
+        assert_eq!(lane.set(2, false).len(), 0);
+        assert_eq!(lane.demand(), Some(251));
+        assert_eq!(lane.set(1, false).len(), 0);
+        assert_eq!(lane.deliver(251, tasks(20..30)).refused.len(), 10, "asked for before it was scaled down");
+    }
+
     #[test]
     fn threads_above_the_limit_leave_when_they_come_by() {
         let lane = lane(2);
@@ -305,10 +472,10 @@ mod tests {
         assert_eq!(lane.deliver(2, tasks([1, 2])).missing, 2);
         assert!(lane.next().is_some() && lane.next().is_some());
         lane.set(1, false);
-        lane.done();
+        done(&lane);
         assert!(lane.next().is_none(), "the first to come is one too many");
         lane.left();
-        lane.done();
+        done(&lane);
         assert_eq!(lane.demand(), Some(1));
         assert_eq!(lane.deliver(1, tasks([3])).missing, 0, "the other is enough");
         assert_eq!(lane.next().unwrap().fence.id, 3);
@@ -326,7 +493,7 @@ mod tests {
         assert!(lane.close().is_empty() && !lane.is_open());
         assert_eq!(ids(&lane.deliver(1, tasks([2])).refused), [2]);
         assert!(!lane.wants() && !lane.is_over(), "a job runs");
-        lane.done();
+        done(&lane);
         assert!(!lane.is_over(), "a thread is there");
         assert!(lane.next().is_none() && !lane.is_over(), "it is leaving");
         lane.left();

@@ -8,6 +8,7 @@ mod execute;
 mod house;
 mod keepers;
 mod lane;
+mod pace;
 mod panics;
 mod pending;
 

@@ -19,9 +19,14 @@ use crate::{Error, Job};
 const SOON: Duration = Duration::from_millis(700);
 const LATE: Duration = Duration::from_secs(30);
 
+/// How long an ack may wait for others to share its transaction.
+const COMPANY: Duration = Duration::from_millis(1);
+
 #[derive(Default)]
 pub(super) struct Pending {
     waiting: Vec<(Ack, Arc<Job>)>,
+    /// Since when.
+    since: Option<Instant>,
     /// Whose acks are in the transaction that is being run.
     in_turn: Vec<Arc<Job>>,
     /// Parts of a transaction that failed: one of them is to blame.
@@ -64,8 +69,10 @@ pub(super) enum Claims {
 }
 
 impl Pending {
-    pub fn add(&mut self, ack: Ack, job: Arc<Job>) {
+    /// Takes an ack; says whether it should be written now, since one before it has waited long enough for company.
+    pub fn add(&mut self, ack: Ack, job: Arc<Job>, now: Instant) -> bool {
         self.waiting.push((ack, job));
+        now.saturating_duration_since(*self.since.get_or_insert(now)) >= COMPANY
     }
 
     pub fn unwritten(&self) -> usize {
@@ -93,6 +100,9 @@ impl Pending {
             None if self.halted => (mem::take(&mut self.waiting), Claims::None),
             None => (mem::take(&mut self.waiting), Claims::All),
         };
+        if self.waiting.is_empty() {
+            self.since = None;
+        }
         let (acks, jobs) = taken.into_iter().unzip();
         self.in_turn = jobs;
         Share { acks, claims }
@@ -202,7 +212,7 @@ mod tests {
         for id in 1..=acks {
             let attempt = Attempt { fence: Fence { id, attempt: 1, attempted_at: 0 }, max_attempts: 1 };
             let job = Arc::new(NewJob::new("w").build(now, |_| ()).unwrap().job);
-            pending.add(attempt.ack(End::Interrupted, now), job);
+            pending.add(attempt.ack(End::Interrupted, now), job, Instant::now());
         }
         pending
     }

@@ -1,10 +1,7 @@
 //! A runtime's part in a transaction: acks first, then claims for the slots they freed.
 
-use std::collections::HashMap;
-use std::rc::Rc;
-
 use jiff::Timestamp;
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::verbs::run;
@@ -23,12 +20,7 @@ pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
 }
 
 /// From how many rows on one statement for all of them costs less than one for each.
-const MANY: usize = 16;
-
-/// The ids as a parameter that stands for a table of them.
-fn ids(ids: impl Iterator<Item = i64>) -> Rc<Vec<Value>> {
-    Rc::new(ids.map(Value::Integer).collect())
-}
+pub(super) const MANY: usize = 16;
 
 /// A turn of somebody who is no crew.
 #[cfg(feature = "testing")]
@@ -50,33 +42,30 @@ fn acknowledge_all(tx: &mut Tx<'_>, acks: &[Ack], now: Timestamp) -> Result<Vec<
     if acks.len() < MANY {
         return acks.iter().map(|ack| acknowledge(tx, ack, now)).collect();
     }
+    let mut order: Vec<usize> = (0..acks.len()).collect();
+    order.sort_unstable_by_key(|&n| acks[n].fence.id);
     let mut acked = vec![None; acks.len()];
-    // Jobs of one claim share the attempt's number and its time.
-    let mut groups: HashMap<(i64, i64), Vec<usize>> = HashMap::new();
-    for (n, ack) in acks.iter().enumerate() {
-        match ack.verdict {
-            Verdict::Complete => groups.entry((ack.fence.attempt, ack.fence.attempted_at)).or_default().push(n),
-            _ => acked[n] = acknowledge(tx, ack, now)?,
-        }
-    }
-    for ((attempt, attempted_at), group) in groups {
-        let many = group.len() >= MANY && {
-            let ids = ids(group.iter().map(|&n| acks[n].fence.id));
-            run(tx.conn, sql::ACK_COMPLETE_MANY, (ids, attempt, attempted_at, now.as_microsecond()))? == group.len()
-        };
-        for n in group {
-            let fence = acks[n].fence;
+    for neighbours in order.chunk_by(|&n, &next| acks[n].is_followed_by(&acks[next])) {
+        let many = neighbours.len() >= MANY && complete_many(tx.conn, acks, neighbours, now)?;
+        for &n in neighbours {
             acked[n] = match many {
                 true => Some(State::Completed),
                 // Alone; or with others, of which some came too late.
                 false => match acknowledge(tx, &acks[n], now)? {
-                    None if is_completed_by(tx.conn, fence)? => Some(State::Completed),
+                    None if is_completed_by(tx.conn, acks[n].fence)? => Some(State::Completed),
                     state => state,
                 },
             };
         }
     }
     Ok(acked)
+}
+
+/// Says whether all of these were in time.
+fn complete_many(conn: &Connection, acks: &[Ack], neighbours: &[usize], now: Timestamp) -> Result<bool> {
+    let (first, last) = (acks[neighbours[0]].fence, acks[neighbours[neighbours.len() - 1]].fence);
+    let range = (first.id, last.id, first.attempt, first.attempted_at, now.as_microsecond());
+    Ok(run(conn, sql::ACK_COMPLETE_MANY, range)? == neighbours.len())
 }
 
 /// Writes an ack; says what the job became. A late ack changes nothing.
@@ -164,19 +153,17 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done)
     }
     let first = done.claimed.len();
     for _ in 0..ROUNDS {
-        let begin = done.claimed.len();
-        let mut expired = 0;
+        let (begin, expired) = (done.claimed.len(), done.expired.len());
         for job in available(conn, &demand.queue, workers, demand.limit - (begin - first))? {
             if job.expires_at.is_some_and(|at| at <= turn.now) {
                 expire(conn, &job, turn.now)?;
-                expired += 1;
+                done.expired.push(job);
             } else {
                 done.claimed.push(claim_job(job, turn));
             }
         }
         store_claims(conn, &done.claimed[begin..], turn)?;
-        done.expired += expired;
-        if expired == 0 {
+        if done.expired.len() == expired {
             return Ok(false);
         }
     }
@@ -207,16 +194,20 @@ fn store_claims(conn: &Connection, claimed: &[Claimed], turn: &Turn) -> Result<(
     }
     let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
     let now = turn.now.as_microsecond();
-    let fences = || claimed.iter().map(|claim| claim.attempt.fence);
-    let is_fresh = |fence: &Fence| (fence.attempt, fence.attempted_at) == (1, now);
-    let many = fences().filter(is_fresh).count() >= MANY;
-    if many {
-        let fresh = ids(fences().filter(is_fresh).map(|fence| fence.id));
-        run(conn, sql::CLAIM_FRESH, (fresh, now, &owner))?;
-    }
+    let is_fresh = |fence: Fence| (fence.attempt, fence.attempted_at) == (1, now);
+    let mut fences: Vec<Fence> = claimed.iter().map(|claim| claim.attempt.fence).collect();
+    fences.sort_unstable_by_key(|fence| fence.id);
     let mut update = conn.prepare_cached(sql::CLAIM_ONE).map_err(failed)?;
-    for Fence { id, attempt, attempted_at } in fences().filter(|fence| !(many && is_fresh(fence))) {
-        update.execute((id, attempt, attempted_at, &owner)).map_err(failed)?;
+    for neighbours in fences.chunk_by(|a, b| a.id.checked_add(1) == Some(b.id) && is_fresh(*a) && is_fresh(*b)) {
+        if let [first, .., last] = neighbours
+            && neighbours.len() >= MANY
+        {
+            run(conn, sql::CLAIM_FRESH, (first.id, last.id, now, &owner))?;
+            continue;
+        }
+        for Fence { id, attempt, attempted_at } in neighbours {
+            update.execute((id, attempt, attempted_at, &owner)).map_err(failed)?;
+        }
     }
     Ok(())
 }

@@ -303,6 +303,7 @@ impl Engine for Sqlite {
             Bell::hang(move |news| {
                 if let (Some(writer), Some(crew)) = (writer.upgrade(), crew.upgrade()) {
                     if news.queues_changed {
+                        writer.peers.look_again();
                         // Where this fails, the next look at the file's version has to do.
                         let _ = writer.tell_rulings();
                     }
@@ -312,8 +313,13 @@ impl Engine for Sqlite {
             })
             .ok()
         });
+        // The row to be written has it.
+        crew.changed();
         let join = Join { member: member.clone(), crew: Arc::clone(&crew), port: bell.as_ref().map(Bell::port) };
-        let joined = self.writer.write(Need::Ride, join).and_then(|_| self.writer.attach_told(&member.id, crew));
+        let joined = self.writer.write(Need::Ride, join).and_then(|_| {
+            self.writer.attach_told(&member.id, Arc::clone(&crew))?;
+            self.writer.announce_changes(&member.id, &crew)
+        });
         if let Err(error) = joined {
             let _ = self.retire(&member.id);
             self.live.leave(&member.id);

@@ -1,14 +1,18 @@
 //! Enqueue, and what an operator's hand does: cancel, retry, delete, update.
 
-use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::Value;
+use std::rc::Rc;
 
+use jiff::Timestamp;
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::claim::MANY;
 use super::look::{self, BATCH};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
-use crate::Result;
+use crate::error::Kind;
 use crate::job::{Changes, Check, Filter, Job, Ready, State, Verb, Which};
+use crate::{Error, Result};
 
 pub(super) struct Enqueue {
     pub ready: Vec<Ready>,
@@ -19,41 +23,90 @@ pub(super) struct Enqueue {
 impl Op for Enqueue {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.jobs.clear();
-        let mut sql = sql::ENQUEUE_FIRST;
-        for Ready { job, check } in &mut self.ready {
-            job.id = 0;
-            if let Some(check) = check
-                && let Some(there) = double(tx, check, job)?
-            {
-                self.jobs.push(there);
+        self.ready.iter_mut().for_each(|ready| ready.job.id = 0);
+        let mut newest = None;
+        let mut rest = &mut self.ready[..];
+        while let Some(first) = rest.first() {
+            let alike = match newest {
+                Some(_) => rest.iter().take_while(|next| next.is_like(first)).count(),
+                None => 1,
+            };
+            let (now, later) = rest.split_at_mut(alike.max(1));
+            rest = later;
+            if let (Some(newest), true) = (newest.as_mut(), alike >= MANY) {
+                enqueue_alike(tx, now, newest)?;
                 continue;
             }
-            let mut insert = tx.conn.prepare_cached(sql).map_err(failed)?;
-            sql = sql::ENQUEUE_NEXT;
-            insert
-                .execute(params![
-                    job.state.as_str(),
-                    job.queue,
-                    job.worker,
-                    job.args.as_str(),
-                    job.meta.as_str(),
-                    rows::words_json(&job.tags),
-                    job.max_attempts,
-                    job.priority,
-                    job.inserted_at.as_microsecond(),
-                    job.scheduled_at.as_microsecond(),
-                    job.expires_at.map(Timestamp::as_microsecond),
-                    check.as_ref().map(|check| &check.key),
-                ])
-                .map_err(failed)?;
-            job.id = tx.conn.last_insert_rowid();
-            match job.state {
-                State::Available => tx.news.ring(&job.queue),
-                State::Scheduled | State::Retryable => tx.news.due_at(job.scheduled_at),
-                _ => {}
+            for Ready { job, check } in now {
+                let there = check.as_ref().map_or(Ok(None), |check| double(tx, check, job))?;
+                match there {
+                    Some(there) => self.jobs.push(there),
+                    None => newest = Some(enqueue_one(tx, job, check.as_ref(), newest.is_none())?),
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// Stores a job, and gives it its id.
+fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job, check: Option<&Check>, first: bool) -> Result<i64> {
+    let sql = if first { sql::ENQUEUE_FIRST } else { sql::ENQUEUE_NEXT };
+    let parameters = params![
+        job.state.as_str(),
+        job.queue,
+        job.worker,
+        job.args.as_str(),
+        job.meta.as_str(),
+        rows::words_json(&job.tags),
+        job.max_attempts,
+        job.priority,
+        job.inserted_at.as_microsecond(),
+        job.scheduled_at.as_microsecond(),
+        job.expires_at.map(Timestamp::as_microsecond),
+        check.map(|check| &check.key),
+    ];
+    run(tx.conn, sql, parameters)?;
+    job.id = tx.conn.last_insert_rowid();
+    announce(tx, job);
+    Ok(job.id)
+}
+
+/// Stores jobs that differ in nothing but their arguments. Their ids follow that of the job before.
+fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], newest: &mut i64) -> Result<()> {
+    let Some(Ready { job, .. }) = ready.first() else { return Ok(()) };
+    let args: Vec<Sql> = ready.iter().map(|ready| Sql::Text(ready.job.args.as_str().to_owned())).collect();
+    let parameters = params![
+        job.state.as_str(),
+        job.queue,
+        job.worker,
+        Rc::new(args),
+        job.meta.as_str(),
+        rows::words_json(&job.tags),
+        job.max_attempts,
+        job.priority,
+        job.inserted_at.as_microsecond(),
+        job.scheduled_at.as_microsecond(),
+        job.expires_at.map(Timestamp::as_microsecond),
+    ];
+    run(tx.conn, sql::ENQUEUE_ALIKE, parameters)?;
+    announce(tx, job);
+    for Ready { job, .. } in ready {
+        *newest += 1;
+        job.id = *newest;
+    }
+    if tx.conn.last_insert_rowid() == *newest {
+        return Ok(());
+    }
+    let message = format!("the ids of new jobs end with {} where {newest} was due", tx.conn.last_insert_rowid());
+    Err(Error::new(Kind::Storage, message))
+}
+
+fn announce(tx: &mut Tx<'_>, job: &Job) {
+    match job.state {
+        State::Available => tx.news.ring(&job.queue),
+        State::Scheduled | State::Retryable => tx.news.due_at(job.scheduled_at),
+        _ => {}
     }
 }
 
@@ -85,19 +138,17 @@ pub(super) fn deleting<T>(conn: &Connection, delete: impl FnOnce() -> Result<T>)
 /// The job that is there already, with what it was given of the new one.
 fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
-    let (inserted, scheduled) = if check.by_schedule { (i64::MIN, since) } else { (since, i64::MIN) };
+    let expired = check.expired_by(new).map_or(i64::MIN, Timestamp::as_microsecond);
     for state in &check.states {
         let there = tx
             .conn
             .prepare_cached(sql::DOUBLE)
-            .and_then(|mut select| {
-                select.query_one((&check.key, state.as_str(), inserted, scheduled), rows::job).optional()
-            })
+            .and_then(|mut select| select.query_one((&check.key, state.as_str(), since, expired), rows::job).optional())
             .map_err(failed)?;
         if let Some(there) = there {
             let replaced = check.replaced(&there, new);
             if let Some(job) = &replaced {
-                store(tx, job)?;
+                store(tx, &there, job)?;
             }
             let mut job = replaced.unwrap_or(there);
             job.conflict = true;
@@ -217,9 +268,9 @@ impl OneRow for Cancel {
     }
 }
 
-fn with_entry(mut meta: serde_json::Map<String, Value>, key: &str, value: Value) -> String {
+fn with_entry(mut meta: serde_json::Map<String, serde_json::Value>, key: &str, value: serde_json::Value) -> String {
     meta.insert(key.into(), value);
-    Value::Object(meta).to_string()
+    serde_json::Value::Object(meta).to_string()
 }
 
 pub(super) struct Retry {
@@ -255,9 +306,10 @@ pub(super) struct Update {
 impl OneRow for Update {
     fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
         match get(tx.conn, id)? {
-            Some(mut job) if job.state.allows(Verb::Update) => {
-                self.changes.apply(&mut job, self.now)?;
-                store(tx, &job)?;
+            Some(old) if old.state.allows(Verb::Update) => {
+                let mut new = old.clone();
+                self.changes.apply(&mut new, self.now)?;
+                store(tx, &old, &new)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -275,11 +327,13 @@ pub(super) struct Replace {
 impl Op for Replace {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.done = get(tx.conn, self.old.id)?.is_some_and(|job| job == self.old);
-        if self.done { store(tx, &self.new) } else { Ok(()) }
+        if self.done { store(tx, &self.old, &self.new) } else { Ok(()) }
     }
 }
 
-fn store(tx: &mut Tx<'_>, job: &Job) -> Result<()> {
+/// Stores `job` over `old`, and what it is compared by from now on where that changed.
+fn store(tx: &mut Tx<'_>, old: &Job, job: &Job) -> Result<()> {
+    let key = if Check::may_differ(old, job) { Check::rekey(&unique_key(tx.conn, job.id)?, old, job) } else { None };
     tx.conn
         .prepare_cached(sql::UPDATE)
         .and_then(|mut update| {
@@ -294,6 +348,8 @@ fn store(tx: &mut Tx<'_>, job: &Job) -> Result<()> {
                 job.state.as_str(),
                 rows::words_json(&job.tags),
                 job.worker,
+                job.expires_at.map(Timestamp::as_microsecond),
+                key,
             ])
         })
         .map_err(failed)?;
@@ -303,6 +359,12 @@ fn store(tx: &mut Tx<'_>, job: &Job) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+fn unique_key(conn: &Connection, id: i64) -> Result<String> {
+    conn.prepare_cached(sql::UNIQUE_KEY)
+        .and_then(|mut select| select.query_one([id], |row| Ok(rows::text(row.get_ref(0)?))))
+        .map_err(failed)
 }
 
 pub(super) fn get(conn: &Connection, id: i64) -> Result<Option<Job>> {

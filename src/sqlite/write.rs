@@ -45,7 +45,7 @@ pub(super) struct Writer {
     connection: Mutex<Link>,
     /// As a whole, so that a transaction takes them along for the price of a count.
     crews: RwLock<Arc<Crews>>,
-    peers: Peers,
+    pub peers: Peers,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
     /// How many transactions were run, for those who wait for the next.
@@ -70,8 +70,8 @@ struct Link {
     synced: Option<bool>,
 }
 
-/// A leader runs so many turns before it hands over and returns to its own caller, who is not to be kept by the work of
-/// others for long.
+/// A runtime that leads runs so many turns before it hands over: it has other things to do as well. A caller with an op of
+/// its own runs the one that its op is in.
 const TURNS: u32 = 4;
 
 impl Writer {
@@ -154,6 +154,7 @@ impl Writer {
     }
 
     fn take_turns(&self, mut own: Option<&mut Own<'_>>) {
+        let turns = if own.is_some() { 1 } else { TURNS };
         for turn in 1.. {
             let mut line = self.line.lock();
             line.again = false;
@@ -167,7 +168,7 @@ impl Writer {
                 line.led = false;
                 return;
             }
-            if turn < TURNS {
+            if turn < turns {
                 continue;
             }
             match line.waiting.first() {

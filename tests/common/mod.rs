@@ -90,6 +90,12 @@ impl Other {
         self.child.id()
     }
 
+    /// Ends it with no chance to do anything about it.
+    pub fn kill(mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "it lives until it is killed");
+        self.child.kill().unwrap();
+    }
+
     pub fn tell(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
