@@ -129,6 +129,16 @@ impl Story {
         self.executions.iter().filter(|execution| execution.id == id).collect()
     }
 
+    /// How many of these executions of a job, in their order, went on or were done as their process was killed, so that
+    /// the job may have come to another.
+    pub fn kills_during(&self, executions: &[&Execution]) -> usize {
+        let killed_before = |one: &Execution, next: &Execution| {
+            let kill = self.kills.get(&one.pid).map(|kill| kill.place);
+            kill.is_some_and(|kill| one.started.place < kill && kill < next.started.place)
+        };
+        executions.windows(2).filter(|pair| killed_before(pair[0], pair[1])).count()
+    }
+
     pub fn by_job(&self) -> BTreeMap<i64, Vec<&Execution>> {
         let mut jobs: BTreeMap<i64, Vec<&Execution>> = BTreeMap::new();
         self.executions.iter().for_each(|execution| jobs.entry(execution.id).or_default().push(execution));

@@ -3,7 +3,8 @@
 //! The other processes are this very binary, started again to run [`child`] with a role. What they do they write to a
 //! log file, a line in one write; the order of its lines is the order of what happened.
 //!
-//! `KILN_CRASH_ROUNDS` says how many times a process is killed at random (30), `KILN_CRASH_SEED` when and which.
+//! `KILN_CRASH_ROUNDS` says how many times a process is killed at random (30, or 200 with `KILN_LONG=1`),
+//! `KILN_CRASH_SEED` when and which.
 
 mod cancel;
 mod child;

@@ -24,6 +24,7 @@ pub fn runtime_of(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> 
         .worker(Moody { log: Arc::clone(&log) })
         .worker(Held { log: Arc::clone(&log), folder })
         .worker(Deaf { log: Arc::clone(&log) })
+        .worker(Tick { log: Arc::clone(&log) })
         .worker(Bomb { log })
 }
 
@@ -99,6 +100,23 @@ pub fn abandonments(job: &Job) -> Vec<&str> {
 /// The errors that the worker itself returned.
 pub fn failures(job: &Job) -> u64 {
     job.errors.iter().filter(|error| error.error == "not in the mood").count() as u64
+}
+
+/// What a cron entry fires.
+pub struct Tick {
+    log: Arc<Log>,
+}
+
+impl Worker for Tick {
+    const NAME: &'static str = "tick";
+    const MAX_ATTEMPTS: i64 = 1000;
+    type Args = ();
+
+    fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+        self.log.start(job.fence());
+        self.log.end(job.fence(), "tick");
+        Ok(Outcome::Complete)
+    }
 }
 
 /// Runs until the folder is released or somebody asks it to leave.
