@@ -903,3 +903,34 @@ fn whatever_the_clock_does_slots_are_fired_once_in_order_and_as_the_policy_says(
         story(seed);
     }
 }
+
+/// A revision that is no number, and a name that is no text, can be read, but a slot cannot be settled by them.
+#[test]
+fn an_entry_that_no_slot_can_be_settled_of_is_left_alone_and_others_are_fired() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let clock = ManualClock::at("2026-03-02T08:59:30Z".parse().unwrap());
+    let kiln = on_file(&path, &clock);
+    for name in ["blob", "last", "name", "plain", "text"] {
+        kiln.cron(NewCron::new("0 * * * *", job()).name(name)).unwrap();
+    }
+    let other = rusqlite::Connection::open(&path).unwrap();
+    for (name, what) in [("blob", "revision = x'00ff'"), ("text", "revision = 'x'"), ("name", "name = x'6e616d65'")] {
+        assert_eq!(other.execute(&format!("UPDATE kiln_crons SET {what} WHERE name = ?1"), [name]).unwrap(), 1);
+    }
+    let last = "UPDATE kiln_crons SET revision = 9223372036854775807 WHERE name = 'last'";
+    assert_eq!(other.execute(last, []).unwrap(), 1);
+    clock.advance(Duration::from_secs(60));
+    let hand = Hand::new(&kiln, ["app.Worker"]);
+    let (tell, fired) = mpsc::channel();
+    thread::spawn(move || {
+        for _ in 0..2 {
+            let jobs = hand.fire().unwrap();
+            tell.send(jobs.iter().map(|job| note(job, "cron_name")).collect::<Vec<_>>()).unwrap();
+            clock.advance(Duration::from_secs(3600));
+        }
+    });
+    let mut next = || fired.recv_timeout(Duration::from_secs(30)).expect("it comes to an end");
+    assert_eq!(next(), ["last", "plain"]);
+    assert_eq!(next(), ["plain"], "after the last revision there is none");
+}

@@ -79,8 +79,8 @@ pub(crate) struct Crons {
 #[derive(Default)]
 struct Fired {
     jobs: Vec<Job>,
-    /// An entry was not what it was read as: another runtime was faster, or somebody changed it.
-    void: bool,
+    /// Entries that were not what they were read as: another runtime was faster, or somebody changed them.
+    missed: Vec<(String, i64)>,
     failure: Option<Error>,
 }
 
@@ -102,16 +102,20 @@ impl Crons {
     /// Fires what is due `now`; gives back the jobs it stored.
     pub fn tick(&mut self, now: Timestamp) -> Result<Vec<Job>> {
         let mut jobs = Vec::new();
+        let mut missed = HashSet::new();
         while self.due.is_now(now) {
-            jobs.append(&mut self.pass(now)?);
+            jobs.append(&mut self.pass(now, &mut missed)?);
         }
         Ok(jobs)
     }
 
-    fn pass(&mut self, now: Timestamp) -> Result<Vec<Job>> {
+    /// `missed` has the entries that shots did not hit, as they were read. One that is read so once more was not changed
+    /// by anybody, but cannot be hit: something else wrote it. It is left alone, or there would be no end.
+    fn pass(&mut self, now: Timestamp, missed: &mut HashSet<(String, i64)>) -> Result<Vec<Job>> {
         // Until it is all done, it is all to be looked at again.
         self.due = Due::Unknown;
-        let entries = self.kiln.engine().crons()?;
+        let mut entries = self.kiln.engine().crons()?;
+        entries.retain(|entry| !missed.contains(&(entry.name.clone(), entry.revision)));
         let mut fired = Fired::default();
         for entry in entries.iter().filter(|entry| entry.is_reboot()) {
             if self.reboots.contains(&entry.name) {
@@ -138,6 +142,7 @@ impl Crons {
         if fired.is_done() {
             self.due = next.map_or(Due::Never, Due::At);
         }
+        missed.extend(fired.missed);
         fired.failure.map_or(Ok(fired.jobs), Err)
     }
 
@@ -157,7 +162,8 @@ impl Crons {
         }
         match self.kiln.fire(shots.clone()) {
             Ok(made) => {
-                fired.void |= made.iter().any(Option::is_none);
+                let missed = shots.iter().zip(&made).filter(|(_, made)| made.is_none());
+                fired.missed.extend(missed.map(|(shot, _)| (shot.name.clone(), shot.revision)));
                 fired.jobs.extend(made.into_iter().flatten().flatten());
             }
             Err(error) if shots.len() == 1 || error.is_busy() => fired.failure = Some(error),
@@ -169,12 +175,12 @@ impl Crons {
 impl Fired {
     fn add(&mut self, other: Fired) {
         self.jobs.extend(other.jobs);
-        self.void |= other.void;
+        self.missed.extend(other.missed);
         self.failure = self.failure.take().or(other.failure);
     }
 
     fn is_done(&self) -> bool {
-        !self.void && self.failure.is_none()
+        self.missed.is_empty() && self.failure.is_none()
     }
 }
 
