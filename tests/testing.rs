@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln::testing::{Drain, ManualClock, Scratch};
+use kiln::testing::{Drain, Hand, ManualClock, Scratch};
 use kiln::{Failure, Kiln, NewJob, Outcome, Running, State, Worker, assert_enqueued, refute_enqueued};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -178,4 +178,12 @@ fn a_seed_makes_backoffs_repeatable() {
     assert_eq!(delays(7), delays(7));
     let many: std::collections::HashSet<_> = (0..20).map(delays).collect();
     assert!(many.len() > 1, "another seed, other delays");
+}
+
+#[test]
+fn a_hand_that_is_told_a_worker_twice_claims_its_jobs_once() {
+    let kiln = Kiln::in_memory().unwrap();
+    kiln.enqueue(signup("a@b.c")).unwrap();
+    let hand = Hand::new(&kiln, ["welcome", "welcome"]);
+    assert_eq!(hand.claim("mail", 5).unwrap().len(), 1);
 }

@@ -1,6 +1,6 @@
 //! For tests: a clock to turn by hand, and a runtime without threads. Needs the feature `testing`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 mod assertions;
 mod drain;
 mod scratch;
@@ -50,10 +50,12 @@ pub struct Hand {
 impl Hand {
     /// A runtime that knows these workers.
     pub fn new(kiln: &Kiln, workers: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        // A name said twice must not claim twice.
+        let workers: BTreeSet<String> = workers.into_iter().map(Into::into).collect();
         let member = Member {
             id: kiln.dice().name(),
             node: kiln.node().to_owned(),
-            workers: workers.into_iter().map(Into::into).collect(),
+            workers: workers.into_iter().collect(),
             started_at: kiln.clock().now(),
         };
         Self { kiln: kiln.clone(), member: Arc::new(member) }
