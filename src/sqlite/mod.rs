@@ -360,7 +360,7 @@ struct Join {
 
 impl Op for Join {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let Member { id, node, workers, started_at } = &self.member;
+        let Member { id, node, workers, started_at, .. } = &self.member;
         let (queues, plans) = queues::columns(&self.crew.plans());
         let workers = rows::words_json(workers);
         let started_at = started_at.as_microsecond();
