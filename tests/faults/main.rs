@@ -12,6 +12,7 @@ mod power;
 mod running;
 mod space;
 mod story;
+mod time;
 mod vfs;
 mod writes;
 
