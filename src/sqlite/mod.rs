@@ -2,6 +2,7 @@
 
 mod claim;
 mod cron;
+mod doubt;
 mod holder;
 mod keep;
 mod live;

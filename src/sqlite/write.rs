@@ -3,6 +3,7 @@
 //!
 //! Alone, a caller pays no hand-off between threads; among many, a commit and its sync are shared.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, Thread};
@@ -13,7 +14,7 @@ use rusqlite::Connection;
 
 use super::patience::be_patient;
 use super::peers::Peers;
-use super::{claim, failed, holder};
+use super::{claim, doubt, failed, holder};
 use crate::engine::{Crew, Done, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
@@ -68,6 +69,8 @@ struct Line {
 struct Link {
     conn: Connection,
     synced: Option<bool>,
+    /// A sync failed, and what it concerned may be lost.
+    doubtful: Cell<bool>,
 }
 
 /// A runtime that leads runs so many turns before it hands over: it has other things to do as well. A caller with an op of
@@ -78,7 +81,7 @@ impl Writer {
     pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
         Self {
             line: Mutex::default(),
-            connection: Mutex::new(Link { conn, synced: None }),
+            connection: Mutex::new(Link { conn, synced: None, doubtful: Cell::new(false) }),
             crews: RwLock::default(),
             peers: Peers::default(),
             telling: Mutex::default(),
@@ -277,11 +280,13 @@ impl Writer {
         link.sync(synced)?;
         let conn = &link.conn;
         be_patient(self.patience);
+        doubt::end(conn, &link.doubtful)?;
         conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).map_err(failed)?;
         let mut tx = Tx { conn, news: News::default() };
         let result = body(&mut tx).and_then(|value| {
-            conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map_err(failed)?;
-            Ok(value)
+            let committed = conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+            link.doubtful.set(committed.as_ref().is_err_and(doubt::arises));
+            committed.map_err(failed).map(|_| value)
         });
         match result {
             Ok(value) => Ok((value, tx.news)),

@@ -9,7 +9,7 @@ use kiln::{Durability, Filter, Job, Kiln, NewJob, Outcome, State};
 
 use crate::common::Folder;
 use crate::story::{STEPS, Story, key, whole};
-use crate::vfs::{Act, Cut, Disk, Which};
+use crate::vfs::{Act, Cut, Disk, Fault, SYNC_ERROR, Which};
 use crate::{long, report, seed};
 
 /// What had returned when the power was cut, one line for each step of the story.
@@ -211,6 +211,44 @@ fn a_job_whose_ack_a_power_cut_took_is_rescued_and_runs_again() {
         assert!(hand.ack(&job, Outcome::Complete).unwrap());
     }
     assert_eq!(kiln.count(Filter::new().worker("w")).unwrap().state(State::Completed), 5);
+}
+
+/// Linux marks what it could not write as written: a second sync says that all is well, and the log has a hole, beyond
+/// which nothing is found after a power cut.
+#[test]
+fn an_enqueue_that_returned_after_a_failed_sync_is_there_after_a_power_cut() {
+    for reader in [false, true] {
+        let folder = Folder::new();
+        let disk = Disk::at(folder.db().parent().unwrap());
+        let kiln = Kiln::builder(folder.db()).patience(crate::common::ms(50)).open().unwrap();
+        let hand = Hand::new(&kiln, ["w"]);
+        kiln.enqueue(NewJob::new("w")).unwrap();
+        // These ride, and are not on the disk when the sync fails.
+        let job = hand.claim("default", 1).unwrap().remove(0);
+        assert!(hand.ack(&job, Outcome::Complete).unwrap());
+        let stuck = crate::common::stranger(&folder.db());
+        if reader {
+            stuck.execute_batch("BEGIN; SELECT count(*) FROM kiln_jobs").unwrap();
+        }
+        disk.forget();
+        disk.fail(Fault { act: Act::Sync, nth: 1, code: SYNC_ERROR, lasts: false });
+        let first = kiln.enqueue(NewJob::new("late"));
+        assert_eq!(disk.injected(), 1);
+        assert_eq!(first.is_err(), reader, "what cannot be made safe is not said to be: {first:?}");
+        stuck.execute_batch(if reader { "COMMIT" } else { "" }).unwrap();
+        kiln.enqueue(NewJob::new("late")).unwrap();
+
+        let left = Folder::new();
+        disk.now().cut(&mut Cut::Unsynced, left.db().parent().unwrap());
+        let found = left.open().count(Filter::new().worker("late")).unwrap().total();
+        assert_eq!(found, if reader { 1 } else { 2 }, "with a reader: {reader}");
+        whole(&left.db());
+    }
+    report(
+        "a sync fails, the system forgets what it did not write, the power is cut",
+        "2 times, once with a reader that keeps the log from being begun anew",
+        "every enqueue that returned Ok afterwards was there",
+    );
 }
 
 /// How often each part of a script waits for the disk, by mode.
