@@ -291,3 +291,34 @@ fn each_mode_syncs_as_often_as_the_table_says() {
         );
     }
 }
+
+const NEW_FILE: &str = "KILN_TEST_NEW_FILE";
+
+/// A new file's name is as durable as its content: its folder is synced before the first enqueue returns. Seen by
+/// looking on as the system is called, where there is a tool for that.
+#[test]
+fn the_name_of_a_new_file_is_synced_before_its_first_job_is() {
+    if let Some(folder) = std::env::var_os(NEW_FILE) {
+        let kiln = Kiln::open(Path::new(&folder).join("jobs.db")).unwrap();
+        kiln.enqueue(NewJob::new("w")).unwrap();
+        return;
+    }
+    let folder = Folder::new();
+    let place = std::fs::canonicalize(folder.db().parent().unwrap()).unwrap();
+    let output = std::process::Command::new("strace")
+        .args(["-f", "-y", "-s", "0", "-e", "trace=openat,fsync,fdatasync", "-o"])
+        .arg(folder.path("calls"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "power::the_name_of_a_new_file_is_synced_before_its_first_job_is", "--test-threads=1"])
+        .env(NEW_FILE, &place)
+        .output();
+    if !output.is_ok_and(|output| output.status.success()) {
+        return report("a new file's folder is synced", 0, "not run: nothing here shows the calls of a process");
+    }
+    let calls = std::fs::read_to_string(folder.path("calls")).unwrap();
+    let synced: Vec<&str> = calls.lines().filter(|line| line.contains("sync(")).collect();
+    let of = |what: String| synced.iter().position(|line| line.contains(&what));
+    let (folder, log) = (of(format!("<{}>", place.display())), of(format!("<{}/jobs.db-wal>", place.display())));
+    assert!(folder.is_some() && folder < log, "the folder first, then the log: {synced:?}");
+    report("a new file's folder is synced", 1, "before the first sync of its log, as the system's calls show");
+}
