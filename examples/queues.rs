@@ -37,6 +37,12 @@ fn main() -> kiln::Result<()> {
     kiln.wait(letter.id, std::time::Duration::MAX)?;
     runtime.stop_queue("backup")?;
     show("resumed")?;
+
+    kiln.start_queue("reports", 3)?; // every runtime on the file, now and later
+    kiln.stop_queue("media")?; // and none of them this one
+    show("for all")?;
+    kiln.start_queue("media", None)?;
+    show("as built")?;
     runtime.stop();
     Ok(())
 }

@@ -9,12 +9,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::health::{Health, Pulse};
 use crate::job::{
     Ack, Attempt, Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, State, Which,
 };
 use crate::queues::{Control, Plan, QueueCheck, Queues, Rulings};
+use crate::{Error, Result};
 
 pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
@@ -46,8 +46,8 @@ pub(crate) trait Engine: Send + Sync {
     /// Abandons the attempts claimed before `before`, whoever owns them: where liveness cannot be told.
     fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64>;
 
-    /// Deletes a batch of jobs that ended before the cutoff of their state.
-    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<u64>;
+    /// Deletes a batch of jobs that ended before the cutoff of their state, and gives a little free space back.
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<Pruned>;
 
     /// Writes what an attempt says about itself; says whether the attempt still is the job's.
     fn note(&self, fence: Fence, note: Note) -> Result<bool>;
@@ -122,6 +122,13 @@ pub(crate) struct Staged {
     pub next_due: Option<Timestamp>,
 }
 
+/// Jobs deleted, and whether there is more to do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub pruned: u64,
+    pub more: bool,
+}
+
 /// A job that ended before the time given for its state may be pruned; `None` keeps it for ever.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cutoffs {
@@ -153,8 +160,8 @@ pub(crate) trait Crew: Send + Sync {
     /// The locks are given back: what was delivered may be told.
     fn tell(&self);
 
-    /// The turn was not committed; its acks are still to be written.
-    fn give_back(&self, turn: Turn);
+    /// The turn was not committed, for this reason; its acks are still to be written.
+    fn give_back(&self, turn: Turn, error: &Error);
 
     /// Something was committed that may concern this runtime and that it has not gathered for.
     fn hear(&self, news: &News);
@@ -165,8 +172,14 @@ pub(crate) trait Crew: Send + Sync {
     /// What was said of queues to all runtimes on the file.
     fn heed(&self, rulings: &Rulings);
 
-    /// How it means to run its queues.
+    /// The queues that it runs, and how it means to.
     fn plans(&self) -> Vec<Plan>;
+
+    /// Whether they changed since this was asked last.
+    fn changed(&self) -> bool;
+
+    /// What they changed to could not be made known.
+    fn change(&self);
 
     /// How it is doing.
     fn pulse(&self) -> Pulse;
@@ -193,8 +206,8 @@ pub(crate) struct Done {
     /// For each ack, in their order: what the job became; `None` where the attempt was no longer the job's.
     pub acked: Vec<Option<State>>,
     pub claimed: Vec<Claimed>,
-    /// How many jobs a claim met past their time, and cancelled.
-    pub expired: u64,
+    /// Jobs that the claim found too late, and cancelled.
+    pub expired: Vec<Job>,
     /// There may be jobs that the claim did not get to.
     pub more: bool,
 }

@@ -35,6 +35,12 @@ pub enum Event {
         /// The job.
         job: Subject,
     },
+    /// An enqueue found a [double](crate::Unique), and stored nothing; what of it was replaced, was.
+    #[non_exhaustive]
+    Conflicted {
+        /// The job that was there.
+        job: Subject,
+    },
     /// A runtime took a job to execute it.
     #[non_exhaustive]
     Claimed {
@@ -63,11 +69,31 @@ pub enum Event {
         /// What the job became; `None` when the attempt was no longer the job's.
         state: Option<State>,
     },
+    /// A job was not claimed before it [expired](crate::NewJob::expires_at), and is cancelled.
+    #[non_exhaustive]
+    Expired {
+        /// The job.
+        job: Subject,
+    },
     /// An attempt did not end in time, and its thread was written off.
     #[non_exhaustive]
     Stuck {
         /// The job, and which attempt at it.
         job: Subject,
+    },
+    /// A runtime cannot write: the disk is full or fails, or another process keeps the write lock. It holds the acks of
+    /// finished jobs, claims nothing that it could not, and tries again by itself: after 0.7 seconds, then more and more
+    /// rarely, up to 30 seconds. Told once, until it has [recovered](Self::Recovered).
+    #[non_exhaustive]
+    Degraded {
+        /// What went wrong.
+        reason: String,
+    },
+    /// A runtime can write again, and has written what it held.
+    #[non_exhaustive]
+    Recovered {
+        /// How long it could not.
+        after: Duration,
     },
     /// A job told how far it is.
     #[non_exhaustive]
@@ -145,19 +171,47 @@ pub enum Event {
         /// For all runtimes on the file, or for one alone.
         for_all: bool,
     },
-    /// A runtime runs one more queue.
+    /// One more queue is run.
     #[non_exhaustive]
     QueueStarted {
-        /// Its name.
-        queue: String,
-        /// How many of its jobs the runtime runs at once, at the most.
-        limit: usize,
+        /// Which.
+        queues: Queues,
+        /// How many of its jobs a runtime runs at once, at the most; `None` where those run it again that did before.
+        limit: Option<usize>,
+        /// By all runtimes on the file, or by one alone.
+        for_all: bool,
     },
-    /// A runtime runs a queue no more.
+    /// A queue is run no more.
     #[non_exhaustive]
     QueueStopped {
+        /// Which.
+        queues: Queues,
+        /// By no runtime on the file, or by one not.
+        for_all: bool,
+    },
+    /// A cron entry was added, or given a definition anew.
+    #[non_exhaustive]
+    CronAdded {
         /// Its name.
-        queue: String,
+        name: String,
+    },
+    /// A cron entry was paused.
+    #[non_exhaustive]
+    CronPaused {
+        /// Its name.
+        name: String,
+    },
+    /// A cron entry was resumed.
+    #[non_exhaustive]
+    CronResumed {
+        /// Its name.
+        name: String,
+    },
+    /// A cron entry was deleted.
+    #[non_exhaustive]
+    CronDeleted {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -198,10 +252,14 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Event::Enqueued { .. } => "enqueued",
+            Event::Conflicted { .. } => "conflicted",
             Event::Claimed { .. } => "claimed",
             Event::Executed { .. } => "executed",
             Event::Acked { .. } => "acked",
+            Event::Expired { .. } => "expired",
             Event::Stuck { .. } => "stuck",
+            Event::Degraded { .. } => "degraded",
+            Event::Recovered { .. } => "recovered",
             Event::Progressed { .. } => "progressed",
             Event::Staged { .. } => "staged",
             Event::Rescued { .. } => "rescued",
@@ -215,6 +273,10 @@ impl Event {
             Event::Scaled { .. } => "scaled",
             Event::QueueStarted { .. } => "queue_started",
             Event::QueueStopped { .. } => "queue_stopped",
+            Event::CronAdded { .. } => "cron_added",
+            Event::CronPaused { .. } => "cron_paused",
+            Event::CronResumed { .. } => "cron_resumed",
+            Event::CronDeleted { .. } => "cron_deleted",
         }
     }
 
@@ -236,6 +298,8 @@ impl Event {
     pub fn job(&self) -> Option<&Subject> {
         match self {
             Event::Enqueued { job }
+            | Event::Conflicted { job }
+            | Event::Expired { job }
             | Event::Claimed { job, .. }
             | Event::Executed { job, .. }
             | Event::Acked { job, .. }
@@ -275,16 +339,22 @@ impl fmt::Display for Event {
             | Event::Retried { count }
             | Event::Deleted { count }
             | Event::Updated { count } => write!(f, " count={count}"),
-            Event::Paused { queues, for_all } | Event::Resumed { queues, for_all } => {
+            Event::Paused { queues, for_all }
+            | Event::Resumed { queues, for_all }
+            | Event::QueueStopped { queues, for_all } => {
                 write!(f, " queue={queues} for_all={for_all}")
             }
-            Event::Scaled { queues, limit, for_all } => {
+            Event::Scaled { queues, limit, for_all } | Event::QueueStarted { queues, limit, for_all } => {
                 let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
                 write!(f, " queue={queues} limit={limit} for_all={for_all}")
             }
-            Event::QueueStarted { queue, limit } => write!(f, " queue={queue} limit={limit}"),
-            Event::QueueStopped { queue } => write!(f, " queue={queue}"),
-            Event::Enqueued { .. } | Event::Stuck { .. } => Ok(()),
+            Event::CronAdded { name }
+            | Event::CronPaused { name }
+            | Event::CronResumed { name }
+            | Event::CronDeleted { name } => write!(f, " name={name:?}"),
+            Event::Degraded { reason } => write!(f, " reason={reason:?}"),
+            Event::Recovered { after } => write!(f, " after={after:?}"),
+            Event::Enqueued { .. } | Event::Conflicted { .. } | Event::Expired { .. } | Event::Stuck { .. } => Ok(()),
         }
     }
 }
@@ -314,6 +384,18 @@ impl Observers {
         for observer in &self.0 {
             // An observer that panics harms itself alone.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
+        }
+    }
+
+    /// Tells what came of the enqueue of each of these.
+    pub fn enqueued<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>) {
+        if self.any() {
+            jobs.into_iter().for_each(|job| {
+                self.tell(|| match job.conflict {
+                    false => Event::Enqueued { job: job.into() },
+                    true => Event::Conflicted { job: job.into() },
+                });
+            });
         }
     }
 

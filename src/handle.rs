@@ -139,10 +139,7 @@ impl Kiln {
 
     fn store(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {
         let jobs = self.0.engine.enqueue(jobs)?;
-        if self.0.observers.any() {
-            let stored = jobs.iter().filter(|job| !job.conflict);
-            stored.for_each(|job| self.0.observers.tell(|| Event::Enqueued { job: job.into() }));
-        }
+        self.0.observers.enqueued(&jobs);
         Ok(jobs)
     }
 

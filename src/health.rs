@@ -12,6 +12,9 @@ pub struct Health {
     pub unknown_workers: BTreeMap<String, u64>,
     /// The live runtimes on the file, in this process and in others.
     pub runtimes: Vec<RuntimeHealth>,
+    /// How large the file's write-ahead log is, in bytes; 0 where there is none. It is written back and begun anew every
+    /// 4 MB, unless somebody keeps a read open: one that grows far beyond names a reader that does not end.
+    pub wal_bytes: u64,
 }
 
 /// One live runtime.
@@ -35,15 +38,17 @@ pub struct RuntimeHealth {
 }
 
 /// What a runtime tells of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pulse {
     /// Jobs being executed.
     pub executing: usize,
     /// Threads written off, since their job did not leave when its time was up, and that still run.
     pub stuck: usize,
-    /// Whether it claims jobs: not while it stops, nor while too many threads are stuck.
+    /// Whether it claims jobs: not while it stops, nor while too many threads are stuck or nothing can be written.
     pub claiming: bool,
     /// Finished attempts whose ack could not be written yet.
     pub unwritten: usize,
+    /// Why it cannot write all it has to, see [`Event::Degraded`](crate::Event::Degraded); `None` while all is well.
+    pub trouble: Option<String>,
 }

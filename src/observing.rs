@@ -52,6 +52,10 @@ fn trace(event: &Event) {
             tracing::info!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
                 attempt = job.attempt, queue_time = queue_time.as_secs_f64(), run_time = run_time.as_secs_f64());
         }
+        (_, Event::Degraded { reason }) => tracing::error!(target: "kiln", event = name, reason),
+        (_, Event::Recovered { after }) => {
+            tracing::warn!(target: "kiln", event = name, after = after.as_secs_f64());
+        }
         (_, Event::Stuck { job }) => {
             tracing::error!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
                 attempt = job.attempt);

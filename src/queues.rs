@@ -86,6 +86,16 @@ pub(crate) fn valid_limit(queue: &impl fmt::Display, limit: usize) -> Result<()>
     Ok(())
 }
 
+pub(crate) fn valid_start(queues: &Queues, limit: usize) -> Result<()> {
+    match queues {
+        Queues::One(_) => valid_limit(queues, limit),
+        Queues::All => {
+            let message = format!("all queues cannot be started with a limit, got {limit}; name one, or give no limit");
+            Err(Error::invalid("queue", message))
+        }
+    }
+}
+
 /// A queue as one live runtime runs it: [`Kiln::check`](crate::Kiln::check).
 ///
 /// ```
@@ -137,6 +147,9 @@ pub(crate) enum Control {
     Resume,
     /// `None` gives each runtime its own limit back.
     Scale(Option<usize>),
+    /// With this limit, by every runtime; `None` leaves it to each whether it runs the queue.
+    Start(Option<usize>),
+    Stop,
 }
 
 /// What was said of queues to all runtimes on the file; the later word holds, be it for one queue or for all.
@@ -153,6 +166,18 @@ pub(crate) struct Row {
     pub limit: Option<usize>,
     /// Grows with every limit that is set on the file.
     pub scaled_at: i64,
+    pub run: Option<Run>,
+}
+
+/// Who runs a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Those that mean to.
+    #[default]
+    Own,
+    /// Every runtime; one that has no limit of its own for it, with this.
+    Every(usize),
+    Nobody,
 }
 
 /// What holds for a queue, for all runtimes.
@@ -161,6 +186,7 @@ pub(crate) struct Ruling {
     pub paused: bool,
     pub limit: Option<usize>,
     pub scaled_at: i64,
+    pub run: Run,
 }
 
 impl Rulings {
@@ -170,7 +196,22 @@ impl Rulings {
             paused: own.paused.or(self.all.paused).unwrap_or(false),
             limit: own.limit.or(self.all.limit),
             scaled_at: own.scaled_at.max(self.all.scaled_at),
+            run: own.run.or(self.all.run).unwrap_or_default(),
         }
+    }
+
+    /// Adds to a runtime's plans what every runtime runs, and takes away what it runs for that reason no more.
+    pub fn lend(&self, plans: &mut Vec<Plan>) {
+        for (queue, row) in &self.queues {
+            let Some(Run::Every(limit)) = row.run else { continue };
+            match plans.iter_mut().find(|plan| plan.queue == *queue) {
+                Some(plan) if plan.lent => plan.limit = limit,
+                Some(_) => {}
+                None => plans.push(Plan { lent: true, ..Plan::new(queue.clone(), limit) }),
+            }
+        }
+        // What the runtime was told about one stays, should it be started for all again.
+        plans.retain(|plan| !plan.is_only_lent() || plan.is_run(&self.of(&plan.queue)));
     }
 }
 
@@ -184,6 +225,12 @@ pub(crate) struct Plan {
     pub paused: bool,
     /// In microseconds since 1970.
     pub started_at: i64,
+    /// It runs the queue only because every runtime does.
+    #[serde(default)]
+    pub lent: bool,
+    /// The runtime was told not to run it.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// A limit that the runtime was given later, and the one for all that it went over.
@@ -195,7 +242,22 @@ pub(crate) struct Scaled {
 
 impl Plan {
     pub fn new(queue: String, limit: usize) -> Self {
-        Self { queue, limit, scaled: None, paused: false, started_at: 0 }
+        Self { queue, limit, scaled: None, paused: false, started_at: 0, lent: false, stopped: false }
+    }
+
+    /// Whether the queue is run at all, paused or not.
+    pub fn is_run(&self, ruling: &Ruling) -> bool {
+        !self.stopped
+            && match ruling.run {
+                Run::Own => !self.lent,
+                Run::Every(_) => true,
+                Run::Nobody => false,
+            }
+    }
+
+    /// Whether the runtime was told nothing about the queue.
+    fn is_only_lent(&self) -> bool {
+        self.lent && !self.paused && !self.stopped && self.scaled.is_none()
     }
 
     /// The limit that holds: the one that was set last.
@@ -238,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_limit_that_was_set_last_holds() {
-        let row = |limit, scaled_at| Row { limit, scaled_at, paused: None };
+        let row = |limit, scaled_at| Row { limit, scaled_at, ..Row::default() };
         let mut plan = Plan::new("q".into(), 4);
         let limit = |plan: &Plan, all, one| plan.limit(&rulings(all, one).of("q"));
         assert_eq!(limit(&plan, row(None, 0), row(None, 0)), 4, "what it was built with");
@@ -248,5 +310,47 @@ mod tests {
         assert_eq!(limit(&plan, row(Some(2), 1), row(Some(3), 2)), 7, "for this runtime, later");
         assert_eq!(limit(&plan, row(Some(2), 1), row(Some(3), 3)), 3, "for all runtimes, later still");
         assert_eq!(limit(&plan, row(None, 4), row(None, 0)), 4, "no limit for all any more");
+    }
+
+    #[test]
+    fn a_queue_is_run_by_those_that_mean_to_unless_it_was_started_or_stopped_for_all() {
+        let run = |run| Row { run, ..Row::default() };
+        let stopped = Plan { stopped: true, ..Plan::new("q".into(), 4) };
+        for (all, one, by_own, by_others) in [
+            (None, None, true, false),
+            (None, Some(Run::Nobody), false, false),
+            (None, Some(Run::Every(3)), true, true),
+            (Some(Run::Nobody), None, false, false),
+            (Some(Run::Nobody), Some(Run::Own), true, false),
+            (Some(Run::Nobody), Some(Run::Every(3)), true, true),
+        ] {
+            let rulings = rulings(run(all), run(one));
+            for (plans, expected) in [(vec![Plan::new("q".into(), 4)], by_own), (vec![], by_others)] {
+                let mut lent = plans;
+                rulings.lend(&mut lent);
+                let is_run = lent.iter().any(|plan| plan.is_run(&rulings.of("q")));
+                assert_eq!(is_run, expected, "all {all:?}, one {one:?}");
+            }
+            assert!(!stopped.is_run(&rulings.of("q")), "all {all:?}, one {one:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_lent_is_given_back_but_for_what_the_runtime_was_told_about_it() {
+        let started = |limit| rulings(Row::default(), Row { run: Some(Run::Every(limit)), ..Row::default() });
+        let nothing = Rulings::default();
+        let mut plans = Vec::new();
+        started(3).lend(&mut plans);
+        started(5).lend(&mut plans);
+        assert_eq!((plans.len(), plans[0].limit), (1, 5));
+        nothing.lend(&mut plans);
+        assert!(plans.is_empty());
+
+        started(3).lend(&mut plans);
+        plans[0].paused = true;
+        nothing.lend(&mut plans);
+        assert!(!plans[0].is_run(&nothing.of("q")));
+        started(2).lend(&mut plans);
+        assert!(plans[0].paused && plans[0].is_run(&started(2).of("q")));
     }
 }

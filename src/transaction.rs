@@ -3,7 +3,6 @@
 
 use rusqlite::Transaction;
 
-use crate::event::Event;
 use crate::sqlite::within;
 use crate::{Error, Job, Kiln, NewJob, Outcome, Result, Running};
 
@@ -37,12 +36,13 @@ impl Kiln {
     ///
     /// As [`enqueue`](Self::enqueue), and [`is_invalid`](Error::is_invalid) for a connection to another file. The
     /// transaction stays open either way, and may be committed without the job.
+    ///
+    /// A transaction that has read before somebody else wrote can write nothing any more: it
+    /// [`is_busy`](Error::is_busy) however often it tries. One that begins with `IMMEDIATE` does not come to that.
     pub fn enqueue_in(&self, tx: &Transaction<'_>, job: NewJob) -> Result<Job> {
         self.check_place(tx)?;
         let (job, news) = within::enqueue(tx, self.build(job)?)?;
-        if !job.conflict {
-            self.observers().tell(|| Event::Enqueued { job: (&job).into() });
-        }
+        self.observers().enqueued([&job]);
         self.engine().expect(news);
         Ok(job)
     }

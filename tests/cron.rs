@@ -1,6 +1,7 @@
 //! Schedules against the written rule: by example, and against a scan of every minute.
 //!
-//! `KILN_CRON_DRAWS` says how many schedules are drawn (300), `KILN_CRON_SEED` with which seed the first one is.
+//! `KILN_CRON_DRAWS` says how many schedules are drawn (300), `KILN_CRON_SEED` with which seed the first one is. With
+//! `KILN_CRON_ALL_ZONES`, so many are drawn for each time zone there is.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -269,9 +270,8 @@ const ODD_ZONES: [&str; 14] = [
     "America/St_Johns",
 ];
 
-fn draw_zone(rng: &mut Rng, all: &[String]) -> TimeZone {
-    let name = if rng.bool() { ODD_ZONES[rng.usize(..ODD_ZONES.len())] } else { &all[rng.usize(..all.len())] };
-    TimeZone::get(name).unwrap()
+fn draw_zone<'z>(rng: &mut Rng, all: &'z [String]) -> &'z str {
+    if rng.bool() { ODD_ZONES[rng.usize(..ODD_ZONES.len())] } else { &all[rng.usize(..all.len())] }
 }
 
 /// A second between 1870 and 2120, in half of the draws shortly before a change of the clock.
@@ -283,9 +283,10 @@ fn draw_instant(rng: &mut Rng, zone: &TimeZone) -> Timestamp {
     }
 }
 
-fn compare_with_scan(seed: u64, zones: &[String]) {
+fn compare_with_scan(seed: u64, zone: &str) {
     let mut rng = Rng::with_seed(seed);
-    let zone = draw_zone(&mut rng, zones);
+    let told = format!("in {zone}, KILN_CRON_SEED={seed}");
+    let zone = TimeZone::get(zone).unwrap();
     let from = draw_instant(&mut rng, &zone);
     let stars = rng.bool();
     let sparse = rng.u8(..4) == 0;
@@ -293,7 +294,7 @@ fn compare_with_scan(seed: u64, zones: &[String]) {
     // Intervals are scanned by the minute: two days. Fixed times by the calendar: years, where they are rare.
     let days = if sparse && !drawn.interval { 400 * 41 } else { 2 };
     let to = from + SignedDuration::from_hours(24 * days);
-    let told = format!("`{}` in {zone:?} from {from} to {to}, KILN_CRON_SEED={seed} KILN_CRON_DRAWS=1", drawn.text);
+    let told = format!("`{}` from {from} to {to} {told} KILN_CRON_DRAWS=1", drawn.text);
 
     let schedule = Schedule::new(drawn.text.parse().unwrap(), zone.clone());
     let expected: Vec<_> = scan(&drawn, &zone, from, to).into_iter().take(2000).collect();
@@ -313,8 +314,25 @@ fn compare_with_scan(seed: u64, zones: &[String]) {
 fn no_run_more_or_less_than_a_scan_finds() {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let first = number("KILN_CRON_SEED").unwrap_or_else(|| fastrand::u64(..u64::MAX / 2));
+    println!("KILN_CRON_SEED={first}");
     let zones: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
     for seed in first..first + number("KILN_CRON_DRAWS").unwrap_or(300) {
-        compare_with_scan(seed, &zones);
+        compare_with_scan(seed, draw_zone(&mut Rng::with_seed(!seed), &zones));
     }
+    if let Some(each) = number("KILN_CRON_ALL_ZONES") {
+        println!("{each} schedules in each of {} zones", zones.len());
+        for (n, zone) in zones.iter().enumerate() {
+            (0..each).for_each(|draw| compare_with_scan(first + n as u64 * each + draw, zone));
+        }
+    }
+}
+
+#[test]
+fn a_program_can_ask_for_the_next_runs() {
+    let berlin = schedule("0 9 * * MON-FRI", "Europe/Berlin");
+    let friday: Timestamp = "2026-03-27T12:00:00Z".parse().unwrap();
+    let next: Vec<String> = berlin.upcoming(friday).take(2).map(|run| run.to_string()).collect();
+    assert_eq!(next, ["2026-03-30T07:00:00Z", "2026-03-31T07:00:00Z"]);
+    assert_eq!(berlin.next_after(friday).unwrap().to_string(), next[0]);
+    assert_eq!(schedule("0 0 30 2 *", "UTC").upcoming(friday).next(), None);
 }

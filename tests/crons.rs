@@ -108,6 +108,32 @@ fn an_entry_is_named_as_the_reference_names_it() {
 }
 
 #[test]
+fn the_system_s_zone_is_taken_by_its_name() {
+    if env::var("KILN_CRONS_ROLE").is_ok() {
+        let kiln = Kiln::in_memory().unwrap();
+        let entry = kiln.cron(NewCron::new("@daily", job()).system_zone()).unwrap();
+        let next = entry.schedule().unwrap().next_after("2026-07-01T12:00:00Z".parse().unwrap());
+        println!("zone {} next {} name {}", entry.zone, next.unwrap(), entry.name);
+        return;
+    }
+    // A zone of its own needs a process of its own.
+    let says = |zone: &str| {
+        let output = std::process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", "the_system_s_zone_is_taken_by_its_name", "--nocapture"])
+            .envs([("TZ", zone), ("KILN_CRONS_ROLE", "zone")])
+            .output()
+            .unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let line = output.lines().find_map(|line| line.split_once("zone ")).expect("it says so").1;
+        line.split_once(" name ").map(|(zone, name)| (zone.to_owned(), name.to_owned())).unwrap()
+    };
+    let [(tokyo, name), (lima, same)] = ["Asia/Tokyo", "America/Lima"].map(says);
+    assert_eq!(tokyo, "Asia/Tokyo next 2026-07-01T15:00:00Z");
+    assert_eq!(lima, "America/Lima next 2026-07-02T05:00:00Z");
+    assert_eq!(name, same, "it is the same entry, wherever the computer is");
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_nothing_is_written() {
     let kiln = Kiln::in_memory().unwrap();
     let run_all = |max| NewCron::new("@daily", job()).missed(Missed::RunAll { max, within: DAY });
@@ -122,9 +148,9 @@ fn what_cannot_be_is_refused_and_nothing_is_written() {
         ("worker", NewCron::new("@daily", NewJob::new(""))),
         ("args", NewCron::new("@daily", job().args([1]))),
         ("scheduled_at", NewCron::new("@daily", job().schedule_in(MINUTE))),
-        ("expires_at", NewCron::new("@daily", job().expires_in(MINUTE))),
+        ("expires_at", NewCron::new("@daily", job().expires_at(Timestamp::UNIX_EPOCH))),
         ("state", NewCron::new("@daily", job().state(State::Suspended))),
-        ("unique", NewCron::new("@daily", job().unique(Unique::new()))),
+        ("unique", NewCron::new("@daily", job().unique(Unique::new().by([])))),
         ("extra", NewCron::new("@daily", job().extra("a", 1))),
     ];
     for (field, new) in refused {
@@ -504,6 +530,132 @@ fn hooks_see_every_job_of_a_slot_and_one_that_panics_holds_up_its_entry_only() {
 }
 
 #[test]
+fn a_slot_whose_job_has_a_double_is_settled_and_makes_no_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let clock = ManualClock::at("2026-03-02T08:59:59Z".parse().unwrap());
+    // Said by one process, held to by another.
+    let unique = Unique::new().by([kiln::Field::Worker, kiln::Field::Args]).states(State::INCOMPLETE);
+    let added = on_file(&path, &clock).cron(NewCron::new("* * * * *", job().unique(unique.clone())).name("u")).unwrap();
+    assert_eq!(added.unique().unwrap(), Some(unique.clone()));
+    let (told, events) = mpsc::channel();
+    let builder = Kiln::builder(&path).durability(Durability::Normal).clock(&clock);
+    let kiln = builder.observe(move |event| told.send(event.to_string()).unwrap()).open().unwrap();
+    assert_eq!(entry(&kiln, "u").unique().unwrap(), Some(unique));
+    let hand = Hand::new(&kiln, ["app.Worker"]);
+
+    assert_eq!(fired_at(&clock, &hand, "2026-03-02T09:00:00Z"), ["2026-03-02T09:00:00+00:00"]);
+    for time in ["2026-03-02T09:01:00Z", "2026-03-02T09:02:00Z"] {
+        assert!(fired_at(&clock, &hand, time).is_empty());
+        assert_eq!(entry(&kiln, "u").last_slot, Some(time.parse().unwrap()), "settled");
+    }
+    let running = hand.claim("default", 1).unwrap().remove(0);
+    assert!(fired_at(&clock, &hand, "2026-03-02T09:03:00Z").is_empty(), "it runs");
+    hand.ack(&running, kiln::Outcome::Complete).unwrap();
+    assert!(hand.fire().unwrap().is_empty(), "a slot passed over does not come back");
+    assert_eq!(fired_at(&clock, &hand, "2026-03-02T09:04:00Z"), ["2026-03-02T09:04:00+00:00"]);
+    assert_eq!(kiln.count(Filter::new()).unwrap().total(), 2);
+    let told: Vec<String> = events.try_iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(told, ["enqueued", "conflicted", "conflicted", "conflicted", "enqueued"]);
+}
+
+#[test]
+fn of_many_missed_slots_a_unique_job_is_made_once() {
+    let (clock, kiln, hand) = at("2026-03-02T09:30:00Z");
+    let all = Missed::RunAll { max: 10, within: DAY };
+    let by_slot = Unique::new().by([kiln::Field::Worker, kiln::Field::Meta]);
+    kiln.cron(NewCron::new("@hourly", job().unique(Unique::new())).name("once").missed(all)).unwrap();
+    kiln.cron(NewCron::new("@hourly", job().unique(by_slot)).name("each").missed(all)).unwrap();
+    clock.advance(4 * HOUR);
+    let fired = hand.fire().unwrap();
+    let of = |name: &str| fired.iter().filter(|job| note(job, "cron_name") == name).map(cron_at).collect::<Vec<_>>();
+    assert_eq!(of("once"), ["2026-03-02T10:00:00+00:00"]);
+    assert_eq!(of("each").len(), 4, "all of the meta has the slot");
+}
+
+#[test]
+fn a_unique_job_of_an_entry_is_the_double_of_one_enqueued_by_hand() {
+    let (clock, kiln, hand) = at("2026-03-02T09:59:00Z");
+    let unique = || job().args(json!({ "n": 1 })).unique(Unique::new().within(HOUR));
+    kiln.cron(NewCron::new("@hourly", unique()).name("u")).unwrap();
+    let by_hand = kiln.enqueue(unique()).unwrap();
+    assert!(fired_at(&clock, &hand, "2026-03-02T10:00:00Z").is_empty());
+    assert_eq!(fired_at(&clock, &hand, "2026-03-02T11:00:00Z").len(), 1, "its period is over");
+    assert!(kiln.enqueue(unique()).unwrap().conflict);
+    assert_ne!(kiln.enqueue(unique()).unwrap().id, by_hand.id);
+}
+
+#[test]
+fn an_entry_debounces_and_replaces() {
+    let (clock, kiln, hand) = at("2026-03-02T09:59:00Z");
+    let job = |n: i64| job().args(json!({ "n": n })).unique(Unique::new().keys(["none"]).debounce(90 * MINUTE));
+    kiln.cron(NewCron::new("@hourly", job(1)).name("u")).unwrap();
+    assert_eq!(fired_at(&clock, &hand, "2026-03-02T10:00:00Z").len(), 1);
+    kiln.cron(NewCron::new("@hourly", job(2)).name("u")).unwrap();
+    assert!(fired_at(&clock, &hand, "2026-03-02T11:00:00Z").is_empty());
+    let waits = kiln.get(1).unwrap().unwrap();
+    assert_eq!((waits.state, waits.scheduled_at), (State::Scheduled, "2026-03-02T12:30:00Z".parse().unwrap()));
+    assert_eq!((waits.args.value(), cron_at(&waits).as_str()), (json!({ "n": 2 }), "2026-03-02T11:00:00+00:00"));
+}
+
+#[test]
+fn a_job_of_an_entry_expires_so_long_after_it_was_fired() {
+    let (clock, kiln, hand) = at("2026-03-02T09:59:00Z");
+    let added = kiln.cron(NewCron::new("@hourly", job().expires_in(10 * MINUTE)).name("e")).unwrap();
+    assert_eq!(added.expires_in, Some(10 * MINUTE));
+    // Missed by half an hour, and not by the slot but from now on it has its ten minutes.
+    clock.set("2026-03-02T10:30:00Z".parse().unwrap());
+    let job = hand.fire().unwrap().remove(0);
+    assert_eq!(job.expires_at, Some("2026-03-02T10:40:00Z".parse().unwrap()));
+    clock.advance(10 * MINUTE);
+    assert!(hand.claim("default", 1).unwrap().is_empty());
+    assert_eq!(kiln.get(job.id).unwrap().unwrap().state, State::Cancelled);
+    kiln.cron(NewCron::new("@hourly", self::job()).name("e")).unwrap();
+    assert_eq!(entry(&kiln, "e").expires_in, None, "a new definition");
+}
+
+#[test]
+fn an_entry_whose_uniqueness_cannot_be_read_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let clock = ManualClock::at("2026-03-02T08:59:59Z".parse().unwrap());
+    let kiln = on_file(&path, &clock);
+    for name in ["plain", "broken", "boot"] {
+        kiln.cron(NewCron::new(if name == "boot" { "@reboot" } else { "@hourly" }, job()).name(name)).unwrap();
+    }
+    let stranger = rusqlite::Connection::open(&path).unwrap();
+    let set = |unique: &str, name: &str| {
+        let sql = "UPDATE kiln_crons SET uniqueness = ?1, expires_in = 'soon' WHERE name = ?2";
+        stranger.execute(sql, [unique, name]).unwrap();
+    };
+    set(r#"{"states":["done"]}"#, "broken");
+    set("{}", "plain");
+    let error = entry(&kiln, "broken").unique().unwrap_err();
+    assert_eq!(error.to_string(), "unique has a state that is none: \"done\"");
+    let hand = Hand::new(&kiln, ["app.Worker"]);
+    assert_eq!(fired_at(&clock, &hand, "2026-03-02T09:00:00Z").len(), 1, "the other is fired");
+    assert!(fired_at(&clock, &hand, "2026-03-02T10:00:00Z").is_empty(), "and is unique by every default");
+    assert_eq!((entry(&kiln, "broken").last_slot, entry(&kiln, "broken").next_slot().is_some()), (None, true));
+    set(r#"{"fields":["worker"],"period":60000000}"#, "broken");
+    assert_eq!(fired_at(&clock, &hand, "2026-03-02T11:00:00Z").len(), 1);
+}
+
+#[test]
+fn what_is_done_to_entries_is_told() {
+    let (told, events) = mpsc::channel();
+    let kiln = Kiln::memory_builder().observe(move |event| told.send(event.to_string()).unwrap()).open().unwrap();
+    let daily = || NewCron::new("@daily", job()).name("my digest");
+    kiln.cron(daily()).unwrap();
+    assert!(kiln.pause_cron("my digest").unwrap() && !kiln.pause_cron("my digest").unwrap());
+    assert!(kiln.resume_cron("my digest").unwrap() && !kiln.resume_cron("my digest").unwrap());
+    assert!(kiln.delete_cron("my digest").unwrap() && !kiln.delete_cron("my digest").unwrap());
+    kiln.runtime().cron(daily()).start().unwrap().stop();
+    let told: Vec<String> = events.try_iter().collect();
+    let names = ["cron_added", "cron_paused", "cron_resumed", "cron_deleted", "cron_added"];
+    assert_eq!(told, names.map(|name| format!("{name} name=\"my digest\"")));
+}
+
+#[test]
 fn every_enqueue_of_a_slot_is_told() {
     let (told, events) = mpsc::channel();
     let clock = ManualClock::at("2026-03-02T08:30:00Z".parse().unwrap());
@@ -511,7 +663,8 @@ fn every_enqueue_of_a_slot_is_told() {
     let kiln = Kiln::memory_builder().clock(&clock).observe(observer).open().unwrap();
     kiln.cron(NewCron::new("@hourly", job())).unwrap();
     fired_at(&clock, &Hand::new(&kiln, ["app.Worker"]), "2026-03-02T09:00:00Z");
-    assert_eq!(events.try_iter().collect::<Vec<_>>(), ["enqueued job=1 queue=default worker=app.Worker"]);
+    let told = events.try_iter().filter(|line| !line.starts_with("cron_added"));
+    assert_eq!(told.collect::<Vec<_>>(), ["enqueued job=1 queue=default worker=app.Worker"]);
 }
 
 #[test]

@@ -192,7 +192,15 @@ mod traced {
         let id = kiln.enqueue(job).unwrap().id;
         kiln.wait(id, LONG).unwrap().unwrap();
         runtime.stop();
+        // What does not fit is told without its value.
+        let runtime = kiln.runtime().queue("traced", 1).worker_fn("scribe", |_: &Running<u64>| ()).start().unwrap();
+        let misfit = NewJob::new("scribe").queue("traced").args(json!({ "secret": "hunter2" })).max_attempts(1);
+        let id = kiln.enqueue(misfit).unwrap().id;
+        let misfit = kiln.wait(id, LONG).unwrap().unwrap();
+        assert!(misfit.errors[0].error.contains("expected u64"));
+        runtime.stop();
         let lines: Vec<String> = lines.lock().iter().filter(|line| line.contains("\"traced\"")).cloned().collect();
+        assert!(lines.iter().any(|line| line.contains("args cannot be decoded for worker")), "{lines:#?}");
         assert!(lines.contains(&r#"span id=1 queue="traced" worker="scribe" attempt=1"#.to_owned()), "{lines:#?}");
         let acked = r#"INFO event="acked" id=1 queue="traced" worker="scribe" attempt=1 state="completed""#;
         assert!(lines.contains(&acked.to_owned()), "{lines:#?}");

@@ -385,6 +385,18 @@ fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
             runtime.start_queue("x", 0),
             "limit of queue \"x\" must be at least 1, got 0; to run none of its jobs, pause it",
         ),
+        ("queue", kiln.start_queue(" ", 1), "queue must not be blank, got \" \""),
+        ("queue", kiln.stop_queue(""), "queue must not be blank, got \"\""),
+        (
+            "limit",
+            kiln.start_queue("x", 0),
+            "limit of queue \"x\" must be at least 1, got 0; to run none of its jobs, pause it",
+        ),
+        (
+            "queue",
+            kiln.start_queue(Queues::All, 3),
+            "all queues cannot be started with a limit, got 3; name one, or give no limit",
+        ),
     ];
     for (field, result, message) in cases {
         let error = result.unwrap_err();
@@ -411,6 +423,10 @@ fn each_verb_tells_one_event() {
     runtime.start_queue("r", 4).unwrap();
     runtime.stop_queue("r").unwrap();
     assert!(runtime.pause("r").is_err());
+    kiln.start_queue("r", 4).unwrap();
+    kiln.start_queue(Queues::All, None).unwrap();
+    kiln.stop_queue("q").unwrap();
+    kiln.stop_queue(Queues::All).unwrap();
     assert_eq!(
         *told.lock(),
         [
@@ -421,8 +437,12 @@ fn each_verb_tells_one_event() {
             "paused queue=q for_all=false",
             "resumed queue=* for_all=false",
             "scaled queue=q limit=3 for_all=false",
-            "queue_started queue=r limit=4",
-            "queue_stopped queue=r",
+            "queue_started queue=r limit=4 for_all=false",
+            "queue_stopped queue=r for_all=false",
+            "queue_started queue=r limit=4 for_all=true",
+            "queue_started queue=* limit=none for_all=true",
+            "queue_stopped queue=q for_all=true",
+            "queue_stopped queue=* for_all=true",
         ]
     );
 }
@@ -466,6 +486,170 @@ fn a_row_written_by_another_program_is_heeded_without_a_ring() {
     drop(runtime);
 }
 
+/// What `check` tells of the queues that are run: name and limit.
+fn run(kiln: &Kiln) -> Vec<(String, usize)> {
+    kiln.check(Queues::All).unwrap().into_iter().map(|check| (check.queue, check.limit)).collect()
+}
+
+fn named<const N: usize>(queues: [(&str, usize); N]) -> Vec<(String, usize)> {
+    queues.into_iter().map(|(queue, limit)| (queue.to_owned(), limit)).collect()
+}
+
+#[test]
+fn a_queue_started_for_all_is_run_by_every_runtime_and_by_those_to_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let kiln = Kiln::open(&path).unwrap();
+    let gate = Gate::new();
+    let first = gate.runtime(&kiln).queue("other", 1).start().unwrap();
+    let second = gate.runtime(&kiln).queue("q", 5).start().unwrap();
+    kiln.start_queue("q", 2).unwrap();
+    assert_eq!(run(&kiln), named([("other", 1), ("q", 2), ("q", 2)]));
+    let jobs: HashSet<i64> = (0..5).map(|_| enqueue(&kiln, "gate", "q")).collect();
+    let begun: HashSet<i64> = (0..4).map(|_| gate.next_to_begin()).collect();
+    assert!(begun.is_subset(&jobs));
+    let_turns_pass(&kiln);
+    assert!(gate.nobody_began(), "two in each");
+    gate.let_go(5);
+    jobs.iter().for_each(|id| drop(completed(&kiln, *id)));
+    drop((first, second));
+    drop(kiln);
+
+    let kiln = Kiln::open(&path).unwrap();
+    let later = gate.runtime(&kiln).queue("other", 1).start().unwrap();
+    assert_eq!(kiln.health().unwrap().runtimes[0].queues, ["other", "q"], "said before the restart");
+    let job = enqueue(&kiln, "pass", "q");
+    completed(&kiln, job);
+    kiln.scale("q", 7).unwrap();
+    assert_eq!(run(&kiln), named([("other", 1), ("q", 7)]));
+    kiln.scale("q", None).unwrap();
+    assert_eq!(run(&kiln), named([("other", 1), ("q", 2)]), "what it was started with");
+    kiln.start_queue("q", None).unwrap();
+    assert_eq!(run(&kiln), named([("other", 1)]), "it was not built with it");
+    assert_eq!(kiln.health().unwrap().runtimes[0].queues, ["other"]);
+    let job = enqueue(&kiln, "pass", "q");
+    let_turns_pass(&kiln);
+    assert!(untouched(&kiln, job));
+    later.start_queue("q", 3).unwrap();
+    completed(&kiln, job);
+}
+
+#[test]
+fn a_queue_stopped_for_all_is_run_by_nobody_until_it_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let kiln = Kiln::open(&path).unwrap();
+    let gate = Gate::new();
+    let runtime = gate.runtime(&kiln).queue("q", 2).queue("other", 1).start().unwrap();
+    let running = enqueue(&kiln, "gate", "q");
+    assert_eq!(gate.next_to_begin(), running);
+    kiln.stop_queue("q").unwrap();
+    let waiting = enqueue(&kiln, "pass", "q");
+    let_turns_pass(&kiln);
+    assert!(untouched(&kiln, waiting));
+    assert_eq!(run(&kiln), named([("other", 1)]));
+    assert_eq!(kiln.get(running).unwrap().unwrap().state, State::Executing, "what runs goes on");
+    gate.let_go(1);
+    completed(&kiln, running);
+    drop((runtime, kiln));
+
+    let kiln = Kiln::open(&path).unwrap();
+    let later = gate.runtime(&kiln).queue("q", 3).queue("other", 1).start().unwrap();
+    let_turns_pass(&kiln);
+    assert!(untouched(&kiln, waiting), "said before the restart");
+    kiln.start_queue("q", None).unwrap();
+    completed(&kiln, waiting);
+    assert_eq!(run(&kiln), named([("other", 1), ("q", 3)]));
+    drop(later);
+}
+
+#[test]
+fn all_queues_stopped_are_started_one_by_one_or_all_at_once() {
+    let kiln = Kiln::in_memory().unwrap();
+    let gate = Gate::new();
+    let runtime = gate.runtime(&kiln).queue("a", 1).queue("b", 2).start().unwrap();
+    kiln.start_queue("lent", 4).unwrap();
+    assert_eq!(run(&kiln), named([("a", 1), ("b", 2), ("lent", 4)]));
+    kiln.stop_queue(Queues::All).unwrap();
+    assert!(run(&kiln).is_empty());
+    let jobs = ["a", "b", "lent"].map(|queue| enqueue(&kiln, "pass", queue));
+    kiln.start_queue("a", None).unwrap();
+    completed(&kiln, jobs[0]);
+    assert!(untouched(&kiln, jobs[1]) && untouched(&kiln, jobs[2]));
+    kiln.start_queue("lent", 5).unwrap();
+    completed(&kiln, jobs[2]);
+    assert_eq!(run(&kiln), named([("a", 1), ("lent", 5)]));
+    kiln.start_queue(Queues::All, None).unwrap();
+    completed(&kiln, jobs[1]);
+    assert_eq!(run(&kiln), named([("a", 1), ("b", 2)]), "each runs what it was built with");
+    runtime.stop_queue(Queues::All).unwrap();
+    assert!(run(&kiln).is_empty());
+    runtime.start_queue("b", 3).unwrap();
+    assert_eq!(run(&kiln), named([("b", 3)]));
+}
+
+#[test]
+fn a_queue_stopped_by_either_is_run_when_the_same_starts_it() {
+    let kiln = Kiln::in_memory().unwrap();
+    let gate = Gate::new();
+    let runtime = gate.runtime(&kiln).queue("q", 1).queue("other", 1).start().unwrap();
+    let bystander = gate.runtime(&kiln).queue("idle", 1).start().unwrap();
+    kiln.start_queue("q", 2).unwrap();
+    runtime.stop_queue("q").unwrap();
+    bystander.stop_queue("q").unwrap();
+    let job = enqueue(&kiln, "pass", "q");
+    kiln.start_queue("q", 3).unwrap();
+    let_turns_pass(&kiln);
+    assert!(untouched(&kiln, job), "stopped by each for itself");
+    kiln.stop_queue("q").unwrap();
+    runtime.start_queue("q", 4).unwrap();
+    let_turns_pass(&kiln);
+    assert!(untouched(&kiln, job), "stopped for all");
+    kiln.start_queue("q", None).unwrap();
+    completed(&kiln, job);
+    assert_eq!(kiln.check("q").unwrap().len(), 1, "the bystander was not built with it, and has not started it");
+}
+
+#[test]
+fn a_pause_and_a_limit_outlast_a_stop_and_a_start() {
+    let kiln = Kiln::in_memory().unwrap();
+    let gate = Gate::new();
+    let runtime = gate.runtime(&kiln).queue("other", 1).build().unwrap();
+    kiln.start_queue("q", 2).unwrap();
+    // Not running yet, it knows what it will run all the same.
+    runtime.pause("q").unwrap();
+    runtime.scale("q", 9).unwrap();
+    runtime.start().unwrap();
+    let job = enqueue(&kiln, "pass", "q");
+    let_turns_pass(&kiln);
+    assert!(untouched(&kiln, job));
+    kiln.stop_queue("q").unwrap();
+    assert!(kiln.check("q").unwrap().is_empty());
+    kiln.start_queue("q", 3).unwrap();
+    kiln.pause("q").unwrap();
+    runtime.resume("q").unwrap();
+    let check = kiln.check("q").unwrap().remove(0);
+    assert_eq!((check.limit, check.paused_here, check.paused_for_all), (3, false, true), "the limit set last");
+    let_turns_pass(&kiln);
+    assert!(untouched(&kiln, job));
+    kiln.resume("q").unwrap();
+    completed(&kiln, job);
+}
+
+#[test]
+fn a_queue_started_for_all_finds_what_becomes_due() {
+    let clock = ManualClock::default();
+    let kiln = Kiln::memory_builder().clock(&clock).open().unwrap();
+    let gate = Gate::new();
+    let runtime = gate.runtime(&kiln).queue("other", 1).start().unwrap();
+    let due = kiln.enqueue(NewJob::new("pass").args(()).queue("q").schedule_in(Duration::from_secs(60))).unwrap().id;
+    let_turns_pass(&kiln);
+    clock.advance(Duration::from_secs(61));
+    kiln.start_queue("q", 1).unwrap();
+    completed(&kiln, due);
+    drop(runtime);
+}
+
 /// Whatever the hands on the queues do meanwhile, every job is executed once, and at its first attempt.
 #[test]
 fn no_job_is_lost_or_executed_twice_while_everything_is_switched_at_random() {
@@ -491,7 +675,7 @@ fn no_job_is_lost_or_executed_twice_while_everything_is_switched_at_random() {
                     let queue = Queues::from(*random.choice(["a", "b"].iter()).unwrap());
                     let queue = if random.u8(..4) == 0 { Queues::All } else { queue };
                     // That a queue was stopped by another hand is no fault of this one.
-                    let _ = match random.u8(..8) {
+                    let _ = match random.u8(..11) {
                         0 => kiln.pause(queue),
                         1 => kiln.resume(queue),
                         2 => kiln.scale(queue, random.usize(1..5)),
@@ -499,6 +683,9 @@ fn no_job_is_lost_or_executed_twice_while_everything_is_switched_at_random() {
                         4 => runtime.resume(queue),
                         5 => runtime.scale(queue, random.usize(1..5)),
                         6 => runtime.stop_queue("a"),
+                        7 => kiln.stop_queue(queue),
+                        8 => kiln.start_queue(queue, None),
+                        9 => kiln.start_queue("a", random.usize(1..5)),
                         _ => runtime.start_queue("a", random.usize(1..5)),
                     };
                 }
@@ -516,6 +703,7 @@ fn no_job_is_lost_or_executed_twice_while_everything_is_switched_at_random() {
     let _ = runtime.start_queue("a", 1);
     runtime.resume(Queues::All).unwrap();
     kiln.resume(Queues::All).unwrap();
+    kiln.start_queue(Queues::All, None).unwrap();
     for id in &jobs {
         let job = completed(&kiln, *id);
         assert_eq!((job.attempt, job.errors.len()), (1, 0), "seed {seed}");
@@ -682,4 +870,68 @@ fn a_limit_reaches_another_process() {
     kiln.scale("q", 4).unwrap();
     let rest: HashSet<String> = (0..3).map(|_| other.says()).collect();
     assert_eq!(rest, jobs[1..].iter().cloned().collect());
+}
+
+#[test]
+fn a_stop_and_a_start_for_all_reach_another_process_within_100_ms() {
+    if let Some(file) = env::var_os(FILE) {
+        return be_the_other(Path::new(&file));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.db");
+    let kiln = Kiln::open(&file).unwrap();
+    let other = Other::start("a_stop_and_a_start_for_all_reach_another_process_within_100_ms", &file);
+    other.says();
+    let (mut stopped, mut started) = (Vec::new(), Vec::new());
+    for round in 0..30 {
+        // One that it was built with, and one that it never heard of.
+        let queue = if round % 2 == 0 { "q".to_owned() } else { format!("new {round}") };
+        if round % 2 == 1 {
+            kiln.start_queue(&queue, 2).unwrap();
+            let job = enqueue(&kiln, "quick", &queue).to_string();
+            assert_eq!(other.says(), job);
+        }
+        let began = Instant::now();
+        kiln.stop_queue(&queue).unwrap();
+        // Until one is left alone: when did the last begin?
+        let mut reached = began.elapsed();
+        let waiting = loop {
+            let job = enqueue(&kiln, "quick", &queue).to_string();
+            match other.said.recv_timeout(Duration::from_millis(20)) {
+                Ok(said) => assert_eq!(said, job),
+                Err(_) => break job,
+            }
+            reached = began.elapsed();
+        };
+        stopped.push(reached);
+        let began = Instant::now();
+        kiln.start_queue(&queue, 3).unwrap();
+        assert_eq!(other.says(), waiting);
+        started.push(began.elapsed());
+        eventually("it makes known what it runs", || kiln.check(&queue).unwrap().len() == 1);
+    }
+    for (what, took) in [("stop", &mut stopped), ("start", &mut started)] {
+        took.sort_unstable();
+        let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+        println!("from the call of {what} to what came of it elsewhere: median {median:?}, worst {worst:?}");
+        // Without the bell it would be the next look at the file, 700 ms later at the most.
+        assert!(median < Duration::from_millis(100), "{took:?}");
+    }
+}
+
+#[test]
+fn a_row_that_starts_a_queue_is_heeded_without_a_ring() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let kiln = Kiln::open(&path).unwrap();
+    let runtime = Gate::new().runtime(&kiln).queue("other", 1).start().unwrap();
+    let job = enqueue(&kiln, "pass", "q");
+    let stranger = rusqlite::Connection::open(&path).unwrap();
+    stranger.busy_timeout(DEADLINE).unwrap();
+    stranger.execute("INSERT INTO kiln_queues (queue, run) VALUES ('q', 2), ('', 7), ('r', 'x')", []).unwrap();
+    completed(&kiln, job);
+    assert_eq!(run(&kiln), named([("other", 1), ("q", 2)]), "what makes no sense says nothing");
+    stranger.execute("UPDATE kiln_queues SET run = 0 WHERE queue = ''", []).unwrap();
+    eventually("all but the one are stopped", || run(&kiln) == named([("q", 2)]));
+    drop(runtime);
 }

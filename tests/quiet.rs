@@ -10,7 +10,7 @@ use std::io::BufRead;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{Folder, Other, count, other_process_for, reaches, say, stranger, until};
-use kiln::{Kiln, NewJob, Running, Runtime, State};
+use kiln::{Kiln, NewCron, NewJob, Running, Runtime, State};
 use serde_json::Value;
 
 const WINDOW: Duration = Duration::from_secs(4);
@@ -134,6 +134,38 @@ fn jobs_that_wait_do_not_keep_it_awake() {
     kiln.enqueue_many(jobs).unwrap();
     let other = idler(&folder);
     until("what can be done is done", || count(&kiln, State::Completed) == 1);
+    drop(kiln);
+    is_quiet(&folder, other.id());
+}
+
+#[test]
+fn cron_entries_and_queues_that_are_paused_or_stopped_do_not_keep_it_awake() {
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let century = Duration::from_secs(100 * 365 * 86_400);
+    let never = ["0 0 30 2 *", "0 0 29 2 MON", "@reboot"].map(|text| NewCron::new(text, NewJob::new("w")));
+    let zoned = NewCron::new("0 0 29 2 MON", NewJob::new("w")).zone("Australia/Lord_Howe").name("zoned");
+    let paused = NewCron::every(Duration::from_millis(1), NewJob::new("w")).paused().name("paused");
+    for entry in never.into_iter().chain([zoned, paused, NewCron::every(century, NewJob::new("w")).name("rare")]) {
+        kiln.cron(entry).unwrap();
+    }
+    // Written by another program: what cannot be read is left alone.
+    let odd = "UPDATE kiln_crons SET zone = 'Nowhere' WHERE name = 'zoned';
+               INSERT INTO kiln_crons (name, expression, worker) VALUES ('odd', 'now and then', 'w');
+               INSERT INTO kiln_crons (name, expression, worker, uniqueness) VALUES ('odder', '* * * * *', 'w', '?')";
+    stranger(&folder.db()).execute_batch(odd).unwrap();
+    kiln.pause("mail").unwrap();
+    kiln.stop_queue("media").unwrap();
+    kiln.start_queue("lent", 3).unwrap();
+    for queue in ["mail", "media"] {
+        let expired = (0..50).map(|_| NewJob::new("w").queue(queue).expires_in(Duration::ZERO));
+        let due = (0..50).map(|_| NewJob::new("w").queue(queue).schedule_in(Duration::ZERO));
+        kiln.enqueue_many(expired.chain(due)).unwrap();
+    }
+    let jobs = ["default", "lent"].map(|queue| kiln.enqueue(NewJob::new("w").queue(queue)).unwrap());
+    let other = idler(&folder);
+    jobs.iter().for_each(|job| drop(reaches(&kiln, job.id, State::Completed)));
+    assert_eq!(count(&kiln, State::Completed), 2);
     drop(kiln);
     is_quiet(&folder, other.id());
 }

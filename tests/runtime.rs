@@ -1111,7 +1111,7 @@ fn a_stop_lets_running_jobs_end_within_the_grace() {
         thread::scope(|scope| {
             let stopping = scope.spawn(|| runtime.stop());
             until("it does not claim any more", || {
-                kiln.health().unwrap().runtimes.iter().all(|one| one.pulse.is_none_or(|pulse| !pulse.claiming))
+                kiln.health().unwrap().runtimes.iter().all(|one| one.pulse.as_ref().is_none_or(|pulse| !pulse.claiming))
             });
             kiln.enqueue(NewJob::new("w")).unwrap();
             assert!(!stopping.is_finished());

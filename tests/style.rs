@@ -128,7 +128,9 @@ fn a_file_is_read_in_a_sitting() {
 fn the_words_are_ours() {
     for (file, text) in library() {
         for word in ["status", "TODO", "FIXME", "todo!", "unimplemented!", "dbg!", "unsafe {", "#[ignore"] {
-            let found = text.lines().find(|line| line.contains(word) && !line.contains("ExitStatus"));
+            // What others call so.
+            let theirs = |line: &str| line.contains("ExitStatus") || line.contains("StatementStatus");
+            let found = text.lines().find(|line| line.contains(word) && !theirs(line));
             let found =
                 found.filter(|line| !(word == "status" && file == "worker/running.rs" && line.contains("status")));
             assert!(found.is_none(), "{file} says {word:?}: {}", found.unwrap_or_default().trim());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln::testing::{Drain, ManualClock};
+use kiln::testing::{Drain, ManualClock, Scratch};
 use kiln::{Failure, Kiln, NewJob, Outcome, Running, State, Worker, assert_enqueued, refute_enqueued};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -91,6 +91,61 @@ fn a_panic_in_a_drain_is_an_error_of_its_job() {
     let drain = Drain::new(&kiln).worker_fn("panic", |_: &Running<()>| -> () { panic!("out of paper") }).unwrap();
     assert_eq!(drain.drain().unwrap().retryable, 1);
     assert!(kiln.get(1).unwrap().unwrap().errors[0].error.contains("out of paper"));
+}
+
+#[test]
+fn a_panic_is_passed_on_by_a_drain_that_is_to_pass_errors_on() {
+    let kiln = Kiln::in_memory().unwrap();
+    kiln.enqueue(NewJob::new("panic")).unwrap();
+    let drain = Drain::new(&kiln).worker_fn("panic", |_: &Running<()>| -> () { panic!("dropped the tray") }).unwrap();
+    let drain = drain.reraising();
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drain.drain())).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"dropped the tray"));
+}
+
+#[test]
+fn a_drain_leaves_what_is_due_later_and_gets_past_what_has_expired() {
+    let clock = ManualClock::default();
+    let kiln = Kiln::memory_builder().clock(&clock).open().unwrap();
+    let hour = Duration::from_secs(3600);
+    kiln.enqueue_many((0..50).map(|_| NewJob::new("w").expires_in(Duration::ZERO))).unwrap();
+    let [now, later] = [NewJob::new("w"), NewJob::new("w").schedule_in(hour)].map(|job| kiln.enqueue(job).unwrap().id);
+    let drain = Drain::new(&kiln).worker_fn("w", |_: &Running<()>| ()).unwrap();
+    assert_eq!(drain.drain().unwrap().completed, 1);
+    let states = || [1, now, later].map(|id| kiln.get(id).unwrap().unwrap().state);
+    assert_eq!(states(), [State::Cancelled, State::Completed, State::Scheduled]);
+    assert_eq!(drain.with_scheduled().drain().unwrap().completed, 1);
+    assert_eq!(states()[2], State::Completed);
+}
+
+#[test]
+fn a_file_for_one_test_is_there_for_several_handles_and_gone_with_it() {
+    let scratch = Scratch::new().unwrap();
+    let clock = ManualClock::default();
+    let id = scratch.builder().clock(&clock).open().unwrap().enqueue(NewJob::new("w")).unwrap().id;
+    assert_eq!(scratch.open().unwrap().get(id).unwrap().unwrap().inserted_at, clock.now());
+    let path = scratch.path();
+    assert!(path.exists());
+    assert_ne!(path, Scratch::new().unwrap().path());
+    drop(scratch);
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[test]
+fn what_is_refuted_is_what_fits_every_word() {
+    let kiln = Kiln::in_memory().unwrap();
+    kiln.enqueue(signup("a@b.c").tags(["new"]).priority(3)).unwrap();
+    assert_enqueued!(kiln);
+    assert_enqueued!(kiln, worker: "welcome", queue: "mail", tags: ["new"], priority: 3, args: json!({}));
+    refute_enqueued!(kiln, worker: "remind");
+    refute_enqueued!(kiln, worker: "welcome", queue: "default");
+    refute_enqueued!(kiln, args: json!({ "email": "a@b.c", "name": "Ada" }));
+    refute_enqueued!(kiln, tags: ["new", "old"]);
+    refute_enqueued!(kiln, priority: 0);
+    refute_enqueued!(kiln, state: State::Scheduled);
+    kiln.cancel(1).unwrap();
+    refute_enqueued!(kiln);
+    assert_enqueued!(kiln, state: State::Cancelled);
 }
 
 #[test]

@@ -36,8 +36,14 @@ impl Kiln {
     /// cannot be written.
     pub fn cron(&self, entry: NewCron) -> Result<CronEntry> {
         let now = self.0.clock.now();
-        let mut added = self.0.engine.add_crons(vec![entry.build(now)?], now)?;
+        let mut added = self.add_crons(vec![entry.build(now)?])?;
         Ok(added.pop().expect("BUG: an engine gives back what it was given"))
+    }
+
+    pub(crate) fn add_crons(&self, entries: Vec<CronEntry>) -> Result<Vec<CronEntry>> {
+        let added = self.0.engine.add_crons(entries, self.0.clock.now())?;
+        added.iter().for_each(|entry| self.0.observers.tell(|| Event::CronAdded { name: entry.name.clone() }));
+        Ok(added)
     }
 
     /// The cron entries on the file, in the order of their names.
@@ -78,7 +84,8 @@ impl Kiln {
     ///
     /// When the database cannot be written; so with the two verbs below.
     pub fn pause_cron(&self, name: &str) -> Result<bool> {
-        self.0.engine.pause_cron(name, true, self.0.clock.now())
+        let paused = self.0.engine.pause_cron(name, true, self.0.clock.now())?;
+        Ok(self.tell_if(paused, || Event::CronPaused { name: name.to_owned() }))
     }
 
     /// Resumes a cron entry, with the next slot from now on. Says whether there is such an entry that was paused.
@@ -94,7 +101,8 @@ impl Kiln {
     /// ```
     #[expect(clippy::missing_errors_doc, reason = "see pause_cron")]
     pub fn resume_cron(&self, name: &str) -> Result<bool> {
-        self.0.engine.pause_cron(name, false, self.0.clock.now())
+        let resumed = self.0.engine.pause_cron(name, false, self.0.clock.now())?;
+        Ok(self.tell_if(resumed, || Event::CronResumed { name: name.to_owned() }))
     }
 
     /// Deletes a cron entry. Its jobs stay. Says whether there was such an entry.
@@ -110,14 +118,22 @@ impl Kiln {
     /// ```
     #[expect(clippy::missing_errors_doc, reason = "see pause_cron")]
     pub fn delete_cron(&self, name: &str) -> Result<bool> {
-        self.0.engine.delete_cron(name)
+        let deleted = self.0.engine.delete_cron(name)?;
+        Ok(self.tell_if(deleted, || Event::CronDeleted { name: name.to_owned() }))
     }
 
-    /// Settles slots, and tells of the jobs that were stored.
+    fn tell_if(&self, done: bool, event: impl FnOnce() -> Event) -> bool {
+        if done {
+            self.0.observers.tell(event);
+        }
+        done
+    }
+
+    /// Settles slots, and tells of their jobs; gives back those that were stored.
     pub(crate) fn fire(&self, shots: Vec<Shot>) -> Result<Vec<Option<Vec<Job>>>> {
-        let fired = self.0.engine.fire(shots)?;
-        let stored = fired.iter().flatten().flatten();
-        stored.for_each(|job| self.0.observers.tell(|| Event::Enqueued { job: job.into() }));
+        let mut fired = self.0.engine.fire(shots)?;
+        self.0.observers.enqueued(fired.iter().flatten().flatten());
+        fired.iter_mut().flatten().for_each(|jobs| jobs.retain(|job| !job.conflict));
         Ok(fired)
     }
 

@@ -76,6 +76,70 @@ impl Kiln {
         Ok(())
     }
 
+    /// Lets every runtime on the file, and each to come, run a queue, whether it was built with it or not, with at most
+    /// `limit` of its jobs at once. The limit is set as by [`scale`](Self::scale); a [pause](Self::pause) stays.
+    ///
+    /// `None` ends a [stop](Self::stop_queue), and a start as well: the queue is run by those runtimes that were built
+    /// with it, or [started it](crate::Runtime::start_queue) for themselves. Only this can be said of
+    /// [`Queues::All`].
+    ///
+    /// A runtime that does not know the workers of the queue's jobs leaves them to others.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewJob, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().worker_fn("greet", |_: &Running<()>| ()).start()?;
+    /// kiln.start_queue("party", 2)?;
+    /// let job = kiln.enqueue(NewJob::new("greet").queue("party"))?;
+    /// kiln.wait(job.id, std::time::Duration::MAX)?;
+    ///
+    /// kiln.start_queue("party", None)?;
+    /// assert!(kiln.check("party")?.is_empty(), "nobody was built with it");
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause); [`is_invalid`](crate::Error::is_invalid) also for a limit of 0, and for a limit for
+    /// all queues.
+    pub fn start_queue(&self, queues: impl Into<Queues>, limit: impl Into<Option<usize>>) -> Result<()> {
+        let (queues, limit) = (queues.into(), limit.into());
+        limit.map_or(Ok(()), |limit| queues::valid_start(&queues, limit))?;
+        self.say(&queues, Control::Start(limit))?;
+        self.0.observers.tell(|| Event::QueueStarted { queues, limit, for_all: true });
+        Ok(())
+    }
+
+    /// Lets no runtime on the file, and none to come, run a queue, or any at all, until it is
+    /// [started](Self::start_queue): they claim nothing more of it. It does not wait: running jobs go on to their end.
+    ///
+    /// A [paused](Self::pause) queue is still one that a runtime runs, and [`check`](Self::check) tells of it; a stopped
+    /// one is not, as if no runtime had been built with it.
+    ///
+    /// ```
+    /// use kiln::Kiln;
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().queue("media", 4).start()?;
+    /// kiln.stop_queue("media")?;
+    /// assert!(kiln.check("media")?.is_empty());
+    ///
+    /// kiln.start_queue("media", None)?;
+    /// assert_eq!(kiln.check("media")?[0].limit, 4);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn stop_queue(&self, queues: impl Into<Queues>) -> Result<()> {
+        let queues = queues.into();
+        self.say(&queues, Control::Stop)?;
+        self.0.observers.tell(|| Event::QueueStopped { queues, for_all: true });
+        Ok(())
+    }
+
     /// How each live runtime on the file runs a queue, or all of its queues: limit, pause, running jobs; by queue.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Cron, Json, NewJob, Ready, Schedule};
+use super::{Cron, Json, NewJob, Ready, Schedule, Unique};
 use crate::{Error, Result};
 
 /// A slot that nobody fired for so long was missed: the next minute has begun.
@@ -81,6 +81,8 @@ pub struct CronEntry {
     pub max_attempts: i64,
     /// The priority of its jobs.
     pub priority: i64,
+    /// How long after its slot was fired a job of it expires, if it does.
+    pub expires_in: Option<Duration>,
     /// What becomes of missed slots.
     pub missed: Missed,
     /// Whether its slots pass without a job.
@@ -93,6 +95,14 @@ pub struct CronEntry {
     pub(crate) revision: i64,
     /// Slots up to here are of the past.
     pub(crate) since: Timestamp,
+    /// How its jobs are unique, as it is stored.
+    pub(crate) uniqueness: Option<String>,
+}
+
+/// The file keeps microseconds.
+pub(super) fn in_whole_micros(duration: Duration) -> Duration {
+    let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    Duration::from_micros(micros.unsigned_abs())
 }
 
 pub(super) fn find(zone: &str) -> Result<TimeZone> {
@@ -105,10 +115,7 @@ pub(super) fn find(zone: &str) -> Result<TimeZone> {
 impl Missed {
     pub(super) fn in_whole_micros(self) -> Self {
         match self {
-            Missed::RunAll { max, within } => {
-                let micros = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
-                Missed::RunAll { max, within: Duration::from_micros(micros.unsigned_abs()) }
-            }
+            Missed::RunAll { max, within } => Missed::RunAll { max, within: in_whole_micros(within) },
             other => other,
         }
     }
@@ -172,6 +179,25 @@ impl CronEntry {
         Ok(Schedule::new(Cron::read(&self.expression)?, find(&self.zone)?))
     }
 
+    /// How its jobs are unique, if they are.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob, Unique};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let digest = NewJob::new("app.Digest").unique(Unique::new().keys(["user"]));
+    /// let entry = kiln.cron(NewCron::new("@daily", digest))?;
+    /// assert_eq!(entry.unique()?, Some(Unique::new().keys(["user"])));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`is_invalid`](Error::is_invalid) when something else wrote what cannot be: such an entry is left alone.
+    pub fn unique(&self) -> Result<Option<Unique>> {
+        self.uniqueness.as_deref().map(Unique::read).transpose()
+    }
+
     /// The first slot that is not settled; it may have been missed. `None` while it is paused, when there is none to
     /// come, and for `@reboot`.
     ///
@@ -202,7 +228,7 @@ impl CronEntry {
 
     /// What is due at `now`, if anything, and the first slot after it.
     pub(crate) fn due(&self, now: Timestamp) -> (Option<DueSlots>, Option<Timestamp>) {
-        let Ok(schedule) = self.schedule() else { return (None, None) };
+        let (Ok(schedule), Ok(_)) = (self.schedule(), self.unique()) else { return (None, None) };
         if self.paused {
             return (None, None);
         }
@@ -220,7 +246,7 @@ impl CronEntry {
     }
 
     /// The job of a slot.
-    pub(crate) fn job(&self, slot: Timestamp) -> NewJob {
+    pub(crate) fn job(&self, slot: Timestamp) -> Result<NewJob> {
         let mut meta = self.meta.map();
         let mut note = |key: &str, value: Value| meta.insert(key.to_owned(), value);
         note("cron", true.into());
@@ -228,13 +254,20 @@ impl CronEntry {
         note("cron_expr", self.expression.as_str().into());
         note("cron_name", self.name.as_str().into());
         note("cron_tz", self.zone.as_str().into());
-        NewJob::new(&self.worker)
+        let mut job = NewJob::new(&self.worker)
             .queue(&self.queue)
             .args(&self.args)
             .meta(meta)
             .tags(&self.tags)
             .max_attempts(self.max_attempts)
-            .priority(self.priority)
+            .priority(self.priority);
+        if let Some(unique) = self.unique()? {
+            job = job.unique(unique);
+        }
+        if let Some(delay) = self.expires_in {
+            job = job.expires_in(delay);
+        }
+        Ok(job)
     }
 
     /// This entry after it was added once more, as `new`, at `now`.

@@ -127,6 +127,15 @@ impl Job {
         }
     }
 
+    /// A job that waits is where its due time says.
+    fn move_by_schedule(&mut self, now: Timestamp) {
+        self.state = match self.state {
+            State::Available if self.scheduled_at > now => State::Scheduled,
+            State::Scheduled if self.scheduled_at <= now => State::Available,
+            state => state,
+        };
+    }
+
     /// Checks what may not be stored; the same for a new job and for a changed one.
     pub(crate) fn validate(&self) -> Result<()> {
         if self.queue.trim().is_empty() {

@@ -60,8 +60,9 @@ pub struct NewJob {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Due {
-    Now,
+pub(super) enum Due {
+    /// At no time that was said.
+    Unsaid,
     In(Duration),
     At(Timestamp),
 }
@@ -77,7 +78,7 @@ impl NewJob {
             tags: Vec::new(),
             max_attempts: 20,
             priority: 0,
-            due: Due::Now,
+            due: Due::Unsaid,
             state: None,
             expires: None,
             unique: None,
@@ -163,19 +164,24 @@ impl NewJob {
         self
     }
 
-    /// What the jobs of a cron entry are made from: it says nothing about when one is due, nor whether it is stored.
-    pub(crate) fn template(self) -> Result<Job> {
+    /// What the jobs of a cron entry are made from: it says nothing about when one is due.
+    pub(super) fn template(self) -> Result<Template> {
         let said = [
-            ("scheduled_at", !matches!(self.due, Due::Now)),
-            ("expires_at", self.expires.is_some()),
+            ("scheduled_at", !matches!(self.due, Due::Unsaid)),
+            ("expires_at", matches!(self.expires, Some(Due::At(_)))),
             ("state", self.state.is_some()),
-            ("unique", self.unique.is_some()),
             ("extra", !self.extra.is_empty()),
         ];
         if let Some((field, _)) = said.into_iter().find(|(_, said)| *said) {
             return Err(Error::invalid(field, format!("the job of a cron entry must leave {field} unsaid")));
         }
-        Ok(self.build(Timestamp::UNIX_EPOCH, |_| {})?.job)
+        let unique = self.unique.clone();
+        let expires_in = match self.expires {
+            Some(Due::In(delay)) => Some(delay),
+            _ => None,
+        };
+        let job = self.build(Timestamp::UNIX_EPOCH, |_| {})?.job;
+        Ok(Template { job, unique, expires_in })
     }
 
     /// The row to store, after the hooks and validated, and what to look for before. Its id is 0 until the database gives
@@ -224,6 +230,13 @@ impl NewJob {
     }
 }
 
+/// What the jobs of a cron entry have in common.
+pub(super) struct Template {
+    pub job: Job,
+    pub unique: Option<Unique>,
+    pub expires_in: Option<Duration>,
+}
+
 /// A job that may be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
@@ -243,9 +256,9 @@ impl Ready {
 }
 
 impl Due {
-    fn at(self, now: Timestamp, field: &'static str) -> Result<Option<Timestamp>> {
+    pub(super) fn at(self, now: Timestamp, field: &'static str) -> Result<Option<Timestamp>> {
         match self {
-            Due::Now => Ok(None),
+            Due::Unsaid => Ok(None),
             Due::At(at) => Ok(Some(whole_micros(at))),
             Due::In(delay) => match later(now, delay) {
                 Some(at) => Ok(Some(whole_micros(at))),

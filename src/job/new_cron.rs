@@ -3,8 +3,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::entry::find;
-use super::{Cron, CronEntry, Missed, NewJob};
+use super::entry::{find, in_whole_micros};
+use super::new::Template;
+use super::{Cron, CronEntry, Missed, NewJob, Unique};
 use crate::{Error, Result};
 
 /// The zone whose name stands for that of the system, in a default name.
@@ -60,8 +61,31 @@ enum Zone {
 impl NewCron {
     /// This job, whenever the [expression](Cron) is due.
     ///
-    /// The job says worker, queue, args, meta, tags, priority and max_attempts. What it says about when it is due or
-    /// expires, its state and its uniqueness is refused.
+    /// The job says worker, queue, args, meta, tags, priority and max_attempts, how it is
+    /// [unique](NewJob::unique), and how long after its slot was fired it [expires](NewJob::expires_in). What it says
+    /// about when it is due, a time at which it expires, and its state are refused.
+    ///
+    /// A slot whose job has a double is settled, and makes no job. Each job's meta has its slot, so that no two are
+    /// doubles by all of their meta.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::testing::{Hand, ManualClock};
+    /// use kiln::{Kiln, NewCron, NewJob, State, Unique};
+    ///
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    /// let clock = ManualClock::default();
+    /// let kiln = Kiln::memory_builder().clock(&clock).open()?;
+    /// let sync = NewJob::new("app.Sync").unique(Unique::new().states(State::INCOMPLETE)).expires_in(5 * MINUTE);
+    /// kiln.cron(NewCron::new("* * * * *", sync).name("sync"))?;
+    ///
+    /// let hand = Hand::new(&kiln, ["app.Sync"]);
+    /// clock.advance(MINUTE);
+    /// assert_eq!(hand.fire()?.len(), 1);
+    /// clock.advance(MINUTE);
+    /// assert_eq!(hand.fire()?.len(), 0, "the one before still waits");
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     pub fn new(expression: &str, job: NewJob) -> Self {
         Self::from(expression.parse(), job)
     }
@@ -130,7 +154,7 @@ impl NewCron {
     /// The row to store, validated.
     pub(crate) fn build(self, now: Timestamp) -> Result<CronEntry> {
         let cron = self.cron?;
-        let job = self.job.template()?;
+        let Template { job, unique, expires_in } = self.job.template()?;
         let (zone, known_as) = self.zone.resolve()?;
         let name = self.name.unwrap_or_else(|| cron.name(&job.worker, known_as.as_deref()));
         if name.trim().is_empty() {
@@ -152,6 +176,8 @@ impl NewCron {
             tags: job.tags,
             max_attempts: job.max_attempts,
             priority: job.priority,
+            uniqueness: unique.as_ref().map(Unique::write),
+            expires_in: expires_in.map(in_whole_micros),
             missed: self.missed.in_whole_micros(),
             paused: self.paused,
             last_slot: None,

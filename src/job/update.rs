@@ -3,8 +3,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::new::{later, whole_micros};
-use super::{Job, Json, State, normalize_tags};
+use super::new::{Due, later, whole_micros};
+use super::{Job, Json, normalize_tags};
 use crate::{Error, Result};
 
 /// What to change about a job that exists; the rest stays. Validated as a new job is.
@@ -35,6 +35,7 @@ pub struct Changes {
     queue: Option<String>,
     scheduled_at: Option<Timestamp>,
     schedule_in: Option<Duration>,
+    expires: Option<Due>,
     tags: Option<Vec<String>>,
     worker: Option<String>,
 }
@@ -97,6 +98,30 @@ impl Changes {
         self
     }
 
+    /// When it is too late to begin; `None` takes an expiry away. With one that has passed, a job that waits is
+    /// cancelled at its next claim; one that executes is left to end.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Changes, Kiln, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let job = kiln.enqueue(NewJob::new("app.Ring").expires_in(Duration::from_secs(60)))?;
+    /// kiln.update(job.id, Changes::new().expires_at(None))?;
+    /// assert_eq!(kiln.get(job.id)?.unwrap().expires_at, None);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn expires_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
+        self.expires = Some(at.into().map_or(Due::Unsaid, Due::At));
+        self
+    }
+
+    /// How long from now it is too late to begin.
+    pub fn expires_in(mut self, delay: Duration) -> Self {
+        self.expires = Some(Due::In(delay));
+        self
+    }
+
     /// Replaces the tags.
     pub fn tags(mut self, tags: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.tags = Some(tags.into_iter().map(Into::into).collect());
@@ -128,11 +153,10 @@ impl Changes {
             (None, at) => at,
         };
         job.scheduled_at = due.map_or(job.scheduled_at, whole_micros);
-        job.state = match job.state {
-            State::Available if job.scheduled_at > now => State::Scheduled,
-            State::Scheduled if job.scheduled_at <= now => State::Available,
-            state => state,
-        };
+        job.move_by_schedule(now);
+        if let Some(expires) = self.expires {
+            job.expires_at = expires.at(now, "expires_in")?;
+        }
         job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
         job.priority = self.priority.unwrap_or(job.priority);
         if let Some(queue) = &self.queue {

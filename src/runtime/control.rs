@@ -1,6 +1,7 @@
 //! Control of a runtime's queues while it runs: pause and resume, scale, start and stop.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Runtime;
 use super::house::House;
@@ -80,7 +81,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Runs one more queue, with at most `limit` of its jobs at once.
+    /// Runs one more queue, with at most `limit` of its jobs at once. One that was [stopped for
+    /// all](crate::Kiln::stop_queue) begins when that is over.
     ///
     /// ```
     /// # use kiln::{Kiln, NewJob, Running};
@@ -104,41 +106,53 @@ impl Runtime {
         queues::valid_name(&queue)?;
         queues::valid_limit(&queue, limit)?;
         self.control(|plans| {
-            if plans.iter().any(|plan| plan.queue == queue) {
+            if plans.iter().any(|plan| plan.queue == queue && !plan.stopped) {
                 let message = format!("queue {queue:?} is run by this runtime already; scale it to change its limit");
                 return Err(Error::invalid("queue", message));
             }
+            plans.retain(|plan| plan.queue != queue);
             plans.push(Plan::new(queue.clone(), limit));
             Ok(())
         })?;
-        self.tell(Event::QueueStarted { queue, limit });
+        self.tell(Event::QueueStarted { queues: queue.into(), limit: Some(limit), for_all: false });
         Ok(())
     }
 
-    /// Runs a queue no more: claims nothing more of it, and gives back what no thread has begun. It does not wait:
-    /// running jobs go on to their end.
+    /// Runs a queue no more, or none at all: claims nothing more of it, and gives back what no thread has begun. It does
+    /// not wait: running jobs go on to their end.
+    ///
+    /// This goes as well for a queue that [every runtime](crate::Kiln::start_queue) runs.
     ///
     /// # Errors
     ///
     /// As [`pause`](Self::pause).
-    pub fn stop_queue(&self, queue: &str) -> Result<()> {
-        self.control(|plans| {
-            each(plans, &Queues::from(queue), |_| ())?;
-            plans.retain(|plan| plan.queue != queue);
-            Ok(())
-        })?;
-        self.tell(Event::QueueStopped { queue: queue.to_owned() });
+    pub fn stop_queue(&self, queues: impl Into<Queues>) -> Result<()> {
+        let queues = queues.into();
+        self.control(|plans| each(plans, &queues, |plan| plan.stopped = true))?;
+        self.tell(Event::QueueStopped { queues, for_all: false });
         Ok(())
     }
 
     /// Changes the plans, and what runs with them.
     fn control(&self, change: impl FnOnce(&mut Vec<Plan>) -> Result<()>) -> Result<()> {
-        change(&mut self.plans.lock())?;
         // Not by the phase: a stop that waits for its jobs must not make others wait.
-        let Some(house) = self.house.lock().upgrade() else { return Ok(()) };
+        let house = self.house.lock().upgrade();
+        {
+            let mut plans = self.plans.lock();
+            if house.is_none() {
+                // What every runtime on the file runs, it will run as well.
+                self.kiln.engine().rulings()?.lend(&mut plans);
+            }
+            change(&mut plans)?;
+        }
+        let Some(house) = house else { return Ok(()) };
         house.arrange();
-        house.alarm.replan();
+        house.changed.store(false, Ordering::Release);
         let announced = house.engine().announce(&house.member.id, house.clone());
+        if announced.is_err() {
+            // The scheduler tries again.
+            house.changed.store(true, Ordering::Release);
+        }
         // What was given back is to be written, also where the announcement could not be.
         house.engine().turn();
         announced
@@ -151,14 +165,14 @@ impl Runtime {
 
 /// Changes the plans of these queues. One that is named has to be there.
 fn each(plans: &mut [Plan], queues: &Queues, change: impl FnMut(&mut Plan)) -> Result<()> {
+    let there: Vec<&str> = plans.iter().filter(|plan| !plan.stopped).map(|plan| plan.queue.as_str()).collect();
     if let Queues::One(queue) = queues
-        && !plans.iter().any(|plan| plan.queue == *queue)
+        && !there.contains(&queue.as_str())
     {
-        let there: Vec<&str> = plans.iter().map(|plan| plan.queue.as_str()).collect();
         let message = format!("queue {queue:?} is not run by this runtime; it runs {there:?}");
         return Err(Error::invalid("queue", message));
     }
-    plans.iter_mut().filter(|plan| queues.include(&plan.queue)).for_each(change);
+    plans.iter_mut().filter(|plan| !plan.stopped && queues.include(&plan.queue)).for_each(change);
     Ok(())
 }
 
@@ -172,13 +186,17 @@ impl House {
         let mut back = Vec::new();
         let mut plans = self.plans.lock();
         let rulings = self.rulings.lock();
-        for lane in lanes.iter().filter(|lane| !plans.iter().any(|plan| *plan.queue == *lane.queue)) {
+        rulings.lend(&mut plans);
+        let run: Vec<&mut Plan> = plans.iter_mut().filter(|plan| plan.is_run(&rulings.of(&plan.queue))).collect();
+        for lane in lanes.iter().filter(|lane| lane.is_open() && !run.iter().any(|plan| *plan.queue == *lane.queue)) {
             back.extend(lane.close());
+            self.changed.store(true, Ordering::Release);
         }
         lanes.retain(|lane| !lane.is_over());
-        for plan in plans.iter_mut() {
+        for plan in run {
             let there = lanes.iter().position(|lane| lane.is_open() && *lane.queue == *plan.queue);
             let there = there.unwrap_or_else(|| {
+                self.changed.store(true, Ordering::Release);
                 plan.started_at = self.now().as_microsecond();
                 lanes.push(Arc::new(Lane::new(&plan.queue)));
                 lanes.len() - 1
@@ -188,10 +206,21 @@ impl House {
         }
         drop((rulings, plans, lanes));
         self.give_back_tasks(&back);
+        if self.changed.load(Ordering::Acquire) {
+            // Other queues, other due times.
+            self.alarm.replan();
+        }
+    }
+
+    /// The plans of the queues that are run.
+    pub fn run_plans(&self) -> Vec<Plan> {
+        let plans = self.plans.lock();
+        let rulings = self.rulings.lock();
+        plans.iter().filter(|plan| plan.is_run(&rulings.of(&plan.queue))).cloned().collect()
     }
 
     /// The names of the queues that are run.
     pub fn queues(&self) -> Vec<String> {
-        self.plans.lock().iter().map(|plan| plan.queue.clone()).collect()
+        self.run_plans().into_iter().map(|plan| plan.queue).collect()
     }
 }

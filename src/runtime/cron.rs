@@ -55,7 +55,7 @@ pub(super) fn build(kiln: &Kiln, entries: Vec<NewCron>) -> Result<Vec<CronEntry>
 impl Runtime {
     pub(super) fn add_crons(&self) -> Result<()> {
         if !self.crons.is_empty() {
-            self.kiln.engine().add_crons(self.crons.clone(), self.kiln.clock().now())?;
+            self.kiln.add_crons(self.crons.clone())?;
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Crons {
     /// The jobs of what is due. `None` where they may not be stored, or a hook panics: that entry waits for its next
     /// slot.
     fn aim(&self, entry: &CronEntry, due: &DueSlots) -> Option<Shot> {
-        let build = || due.fired.iter().map(|slot| self.kiln.build(entry.job(*slot))).collect::<Result<_>>();
+        let build = || due.fired.iter().map(|slot| self.kiln.build(entry.job(*slot)?)).collect::<Result<_>>();
         let jobs = catch(build).ok()?.ok()?;
         Some(Shot { name: entry.name.clone(), revision: entry.revision, slot: due.last, jobs })
     }

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::alarm::Alarm;
 use super::lane::{Delivered, Lane, Task};
+use super::pending::{Claims, Pending, Share};
 use super::{Around, Settings, execute};
 use crate::engine::{Claimed, Crew, Demand, Done, Engine, Member, News, Turn};
 use crate::event::{Event, Observers};
@@ -18,7 +19,7 @@ use crate::health::Pulse;
 use crate::job::{Ack, Attempt, End, Fence};
 use crate::queues::{Plan, Rulings};
 use crate::worker::{Desk, Flag, Reason, Registry, Reporter};
-use crate::{Job, Kiln};
+use crate::{Error, Job, Kiln};
 
 pub(super) struct House {
     pub kiln: Kiln,
@@ -31,9 +32,11 @@ pub(super) struct House {
     /// The queues, as this runtime means to run them.
     pub plans: Arc<Mutex<Vec<Plan>>>,
     pub rulings: Mutex<Rulings>,
+    /// Which queues are run changed since it was made known.
+    pub changed: AtomicBool,
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
-    acks: Mutex<Acks>,
+    pub acks: Mutex<Pending>,
     /// What came of those that were written last.
     acked: Mutex<Vec<Event>>,
     runs: Mutex<HashMap<i64, Run>>,
@@ -43,14 +46,7 @@ pub(super) struct House {
     reporters: Mutex<Vec<Arc<Reporter>>>,
     stuck: AtomicUsize,
     stopping: AtomicBool,
-    itself: Weak<House>,
-}
-
-#[derive(Default)]
-struct Acks {
-    waiting: Vec<(Ack, Arc<Job>)>,
-    /// Whose acks are in the transaction that is being run.
-    in_turn: Vec<Arc<Job>>,
+    pub itself: Weak<House>,
 }
 
 /// A claimed attempt, until it is acknowledged.
@@ -82,6 +78,7 @@ impl House {
             lanes: RwLock::default(),
             plans,
             rulings: Mutex::default(),
+            changed: AtomicBool::new(false),
             alarm: Alarm::default(),
             acks: Mutex::default(),
             acked: Mutex::default(),
@@ -123,16 +120,16 @@ impl House {
 
     /// Whether a transaction would have something to do.
     pub fn has_business(&self) -> bool {
-        self.unwritten() > 0 || (self.claiming() && self.lanes.read().iter().any(|lane| lane.wants()))
+        !self.acks.lock().is_halted()
+            && (self.unwritten() > 0 || (self.claiming() && self.lanes.read().iter().any(|lane| lane.wants())))
     }
 
     pub fn unwritten(&self) -> usize {
-        let acks = self.acks.lock();
-        acks.waiting.len() + acks.in_turn.len()
+        self.acks.lock().unwritten()
     }
 
     fn acknowledge(&self, ack: Ack, job: Arc<Job>) {
-        self.acks.lock().waiting.push((ack, job));
+        self.acks.lock().add(ack, job);
     }
 
     /// A thread begins a task: from now on its time runs.
@@ -307,26 +304,42 @@ impl Crew for House {
     fn gather(&self, news: &News) -> Turn {
         let mut demands = Vec::new();
         let claiming = self.claiming();
+        let mut pending = self.acks.lock();
+        let Share { acks, claims } = pending.share();
         for lane in self.lanes.read().iter() {
             if news.rings(&lane.queue) {
                 lane.ring();
             }
-            if claiming && let Some(slots) = lane.demand() {
+            let may = match &claims {
+                Claims::All => !pending.is_aside(&lane.queue),
+                Claims::One(queue) => Arc::ptr_eq(queue, &lane.queue),
+                Claims::None => false,
+            };
+            if claiming
+                && may
+                && let Some(slots) = lane.demand()
+            {
                 demands.push(Demand { queue: Arc::clone(&lane.queue), limit: slots });
             }
         }
-        let mut pending = self.acks.lock();
-        let (acks, jobs) = std::mem::take(&mut pending.waiting).into_iter().unzip();
-        pending.in_turn = jobs;
+        if pending.has_suspects() {
+            self.alarm.carry_on();
+        }
+        drop(pending);
         Turn { runtime: Arc::clone(&self.member), now: self.now(), acks, demands }
     }
 
     fn deliver(&self, turn: Turn, done: Done) {
-        let jobs = std::mem::take(&mut self.acks.lock().in_turn);
+        let mut pending = self.acks.lock();
+        let (jobs, again) = pending.written(Instant::now());
+        drop(pending);
+        if again {
+            self.alarm.carry_on();
+        }
         if self.observers().any() {
             let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
             let events = jobs.into_iter().zip(done.acked).map(event);
-            let expired = (done.expired > 0).then_some(Event::Cancelled { count: done.expired });
+            let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
             self.acked.lock().extend(events.chain(expired));
         }
         let mut claimed = done.claimed.into_iter().peekable();
@@ -347,10 +360,12 @@ impl Crew for House {
         }
     }
 
-    fn give_back(&self, turn: Turn) {
+    fn give_back(&self, turn: Turn, error: &Error) {
         let mut pending = self.acks.lock();
-        let jobs = std::mem::take(&mut pending.in_turn);
-        pending.waiting.splice(0..0, turn.acks.into_iter().zip(jobs));
+        pending.unwritable(turn.acks, &turn.demands, error, Instant::now());
+        if pending.has_suspects() {
+            self.alarm.carry_on();
+        }
         drop(pending);
         for demand in turn.demands {
             if let Some(lane) = self.lane_of(&demand) {
@@ -360,10 +375,9 @@ impl Crew for House {
     }
 
     fn tell(&self) {
-        if self.observers().any() {
-            let events = std::mem::take(&mut *self.acked.lock());
-            events.into_iter().for_each(|event| self.observers().tell(|| event));
-        }
+        let told = std::mem::take(&mut self.acks.lock().untold);
+        let acked = std::mem::take(&mut *self.acked.lock());
+        told.into_iter().chain(acked).for_each(|event| self.observers().tell(|| event));
     }
 
     fn hear(&self, news: &News) {
@@ -382,15 +396,24 @@ impl Crew for House {
     }
 
     fn plans(&self) -> Vec<Plan> {
-        self.plans.lock().clone()
+        self.run_plans()
+    }
+
+    fn changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    fn change(&self) {
+        self.changed.store(true, Ordering::Release);
     }
 
     fn pulse(&self) -> Pulse {
         Pulse {
             executing: self.runs.lock().len(),
             stuck: self.stuck.load(Ordering::Acquire),
-            claiming: self.claiming(),
+            claiming: self.claiming() && !self.acks.lock().is_halted(),
             unwritten: self.unwritten(),
+            trouble: self.acks.lock().trouble().map(str::to_owned),
         }
     }
 }

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use super::alarm::Wake;
 use super::cron::Crons;
 use super::house::House;
-use crate::engine::{Cutoffs, News};
+use crate::Error;
+use crate::engine::{Crew, Cutoffs, News, Pruned};
 use crate::event::Event;
 
 /// How often another process's plain INSERT is looked for, a dead runtime's lock tried, and an ack that could not be
@@ -122,8 +123,10 @@ impl Keepers {
             self.due = Due::Unknown;
             self.crons.look();
             self.house.lanes.read().iter().for_each(|lane| lane.ring());
-            let _ = self.house.engine().tell_rulings();
             self.cancel();
+        }
+        if changed || self.house.changed.load(Ordering::Acquire) {
+            let _ = self.house.engine().tell_rulings();
         }
         self.house.rescue();
         if let Some(age) = self.house.settings.rescue_after {
@@ -133,6 +136,7 @@ impl Keepers {
                 self.house.observers().count(count, |count| Event::Rescued { count });
             }
         }
+        self.house.try_again(Instant::now());
         if self.house.has_business() {
             self.house.engine().turn();
         }
@@ -157,7 +161,10 @@ impl Keepers {
     fn fire(&mut self, now: Instant) -> Option<Instant> {
         let time = self.house.now();
         match (self.crons.tick(time), self.crons.due()) {
-            (Err(_), _) => Some(now + LOOK),
+            (Err(error), _) => {
+                self.house.meet(&error);
+                Some(now + LOOK)
+            }
             (Ok(_), Due::At(due)) => now.checked_add(Duration::try_from(due.duration_since(time)).unwrap_or_default()),
             (Ok(_), Due::Unknown | Due::Never) => None,
         }
@@ -173,7 +180,10 @@ impl Keepers {
                     self.house.observers().count(staged.staged, |count| Event::Staged { count });
                     staged.next_due.map_or(Due::Never, Due::At)
                 }
-                Err(_) => return Some(now + LOOK),
+                Err(error) => {
+                    self.house.meet(&error);
+                    return Some(now + LOOK);
+                }
             };
         }
         match self.due {
@@ -200,12 +210,12 @@ impl Keepers {
             discarded: before(retention.discarded),
         };
         let pruned = self.house.engine().prune(&cutoffs, PRUNE_BATCH);
-        if let Ok(count) = pruned {
-            self.house.observers().count(count, |count| Event::Pruned { count });
+        if let Ok(Pruned { pruned, .. }) = pruned {
+            self.house.observers().count(pruned, |count| Event::Pruned { count });
         }
         match pruned {
             // The others on the file are let in between.
-            Ok(pruned) if pruned >= u64::from(PRUNE_BATCH) => now + Duration::from_millis(20),
+            Ok(Pruned { more: true, .. }) => now + Duration::from_millis(20),
             Ok(_) | Err(_) => now + PRUNE,
         }
     }
@@ -224,8 +234,41 @@ impl House {
         }
     }
 
+    /// A keeper could not write what it had to.
+    pub fn meet(&self, error: &Error) {
+        if error.is_full() || error.is_busy() {
+            self.acks.lock().halt(error, Instant::now());
+            self.tell();
+        }
+    }
+
+    /// Whatever was put aside is tried with the next turns: there will be no later.
+    pub fn hurry(&self) {
+        self.acks.lock().hurry();
+    }
+
+    /// Tries again what could not be written, when it is time for it.
+    pub fn try_again(&self, now: Instant) {
+        let mut acks = self.acks.lock();
+        if !acks.is_due(now) {
+            return;
+        }
+        let halted = acks.is_halted();
+        drop(acks);
+        if halted {
+            // A row of its own, which is written anew as it is: that shows it, whatever there is to do.
+            let itself = self.itself.upgrade().expect("BUG: a house that is looked after is not gone");
+            if let Err(error) = self.engine().announce(&self.member.id, itself) {
+                return self.meet(&error);
+            }
+            self.acks.lock().resume();
+        }
+        self.engine().turn();
+        self.acks.lock().look(now);
+        self.tell();
+    }
+
     fn ring_all(&self) {
-        use crate::engine::Crew;
         self.hear(&News { all_queues: true, ..News::default() });
     }
 }

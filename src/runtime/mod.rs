@@ -9,6 +9,7 @@ mod house;
 mod keepers;
 mod lane;
 mod panics;
+mod pending;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -193,6 +194,7 @@ impl Started {
         house.lanes.read().iter().for_each(|lane| drop(lane.close()));
         let until = soon(FLUSH);
         loop {
+            house.hurry();
             house.engine().turn();
             if house.unwritten() == 0 || Instant::now() >= until {
                 break;

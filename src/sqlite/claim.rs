@@ -164,19 +164,17 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done)
     }
     let first = done.claimed.len();
     for _ in 0..ROUNDS {
-        let begin = done.claimed.len();
-        let mut expired = 0;
+        let (begin, expired) = (done.claimed.len(), done.expired.len());
         for job in available(conn, &demand.queue, workers, demand.limit - (begin - first))? {
             if job.expires_at.is_some_and(|at| at <= turn.now) {
                 expire(conn, &job, turn.now)?;
-                expired += 1;
+                done.expired.push(job);
             } else {
                 done.claimed.push(claim_job(job, turn));
             }
         }
         store_claims(conn, &done.claimed[begin..], turn)?;
-        done.expired += expired;
-        if expired == 0 {
+        if done.expired.len() == expired {
             return Ok(false);
         }
     }

@@ -42,6 +42,14 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<CronEntry> {
         last_slot: rows::time(row.get_ref(15)?),
         inserted_at,
         revision: rows::integer(row.get_ref(17)?),
+        uniqueness: match row.get_ref(18)? {
+            ValueRef::Null => None,
+            text => Some(rows::text(text)),
+        },
+        expires_in: match row.get_ref(19)? {
+            ValueRef::Integer(micros) => u64::try_from(micros).ok().map(Duration::from_micros),
+            _ => None,
+        },
     })
 }
 
@@ -81,6 +89,8 @@ fn store(conn: &Connection, entry: &CronEntry) -> Result<()> {
         entry.since.as_microsecond(),
         entry.inserted_at.as_microsecond(),
         entry.revision,
+        entry.uniqueness,
+        entry.expires_in.map(|delay| delay.as_micros() as i64),
     ];
     run(conn, sql::STORE_CRON, parameters).map(|_| ())
 }

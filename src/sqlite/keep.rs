@@ -169,10 +169,26 @@ impl Op for Prune {
     }
 }
 
-/// Gives free pages back to the system, few at a time, so that nobody waits long for the lock.
-pub(super) fn shrink(conn: &Connection) -> Result<()> {
-    let mut vacuum = conn.prepare_cached("PRAGMA incremental_vacuum(200)").map_err(failed)?;
+/// How many free pages the file keeps: they will be needed again.
+const SPARE: i64 = 256;
+
+/// How many it gives back in one go.
+const BITE: i64 = 200;
+
+/// Gives free pages back to the system, few at a time, so that nobody waits long for the lock; says whether there are
+/// more to give.
+pub(super) fn shrink(conn: &Connection) -> Result<bool> {
+    let free =
+        || conn.prepare_cached("PRAGMA freelist_count").and_then(|mut select| select.query_one([], |row| row.get(0)));
+    let before: i64 = free().map_err(failed)?;
+    if before <= SPARE {
+        return Ok(false);
+    }
+    let bite = BITE.min(before - SPARE);
+    let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({bite})")).map_err(failed)?;
     let mut pages = vacuum.query([]).map_err(failed)?;
     while pages.next().map_err(failed)?.is_some() {}
-    Ok(())
+    let after = free().map_err(failed)?;
+    // In an application's own file they may be there to stay.
+    Ok(SPARE < after && after < before)
 }

@@ -1,6 +1,7 @@
 //! Looking at jobs: list, count, health.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
@@ -99,6 +100,13 @@ pub(super) fn member(row: &rusqlite::Row<'_>) -> rusqlite::Result<RuntimeHealth>
         started_at: rows::time(row.get_ref(6)?).unwrap_or_default(),
         pulse: None,
     })
+}
+
+/// Asked of the folder: opening the file, and closing it again, would drop the locks that this process has on it.
+pub(super) fn wal_bytes(file: &Path) -> u64 {
+    let mut wal = file.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).map_or(0, |found| found.len())
 }
 
 /// Executing jobs that somebody asked to cancel.

@@ -29,7 +29,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::bell::Bell;
-use crate::engine::{Crew, Cutoffs, Engine, Member, News, Staged};
+use crate::engine::{Crew, Cutoffs, Engine, Member, News, Pruned, Staged};
 use crate::error::Kind;
 use crate::health::{Health, RuntimeHealth};
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
@@ -169,7 +169,7 @@ impl Engine for Sqlite {
             runtime.pulse = crews.iter().find(|(id, _)| *id == runtime.id).map(|(_, crew)| crew.pulse());
             waiting.retain(|worker, _| !runtime.workers.contains(worker));
         }
-        Ok(Health { unknown_workers: waiting, runtimes })
+        Ok(Health { unknown_workers: waiting, runtimes, wal_bytes: self.file.as_deref().map_or(0, look::wal_bytes) })
     }
 
     fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged> {
@@ -204,13 +204,11 @@ impl Engine for Sqlite {
         Ok(self.writer.write(Need::Ride, rescue)?.rescued)
     }
 
-    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<u64> {
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<Pruned> {
         let pruned = self.writer.write(Need::Ride, Prune { cutoffs: *cutoffs, batch, pruned: 0 })?.pruned;
-        if pruned > 0 {
-            // The jobs are gone either way; the space is given back with a later batch.
-            let _ = self.writer.with(keep::shrink);
-        }
-        Ok(pruned)
+        // The jobs are gone either way; what space cannot be given back now is given back later.
+        let more = self.writer.with(keep::shrink).unwrap_or(false) || pruned >= u64::from(batch);
+        Ok(Pruned { pruned, more })
     }
 
     fn note(&self, fence: Fence, note: Note) -> Result<bool> {
@@ -303,6 +301,7 @@ impl Engine for Sqlite {
             Bell::hang(move |news| {
                 if let (Some(writer), Some(crew)) = (writer.upgrade(), crew.upgrade()) {
                     if news.queues_changed {
+                        writer.peers.look_again();
                         // Where this fails, the next look at the file's version has to do.
                         let _ = writer.tell_rulings();
                     }
@@ -312,8 +311,13 @@ impl Engine for Sqlite {
             })
             .ok()
         });
+        // The row to be written has it.
+        crew.changed();
         let join = Join { member: member.clone(), crew: Arc::clone(&crew), port: bell.as_ref().map(Bell::port) };
-        let joined = self.writer.write(Need::Ride, join).and_then(|_| self.writer.attach_told(&member.id, crew));
+        let joined = self.writer.write(Need::Ride, join).and_then(|_| {
+            self.writer.attach_told(&member.id, Arc::clone(&crew))?;
+            self.writer.announce_changes(&member.id, &crew)
+        });
         if let Err(error) = joined {
             let _ = self.retire(&member.id);
             self.live.leave(&member.id);
@@ -375,7 +379,8 @@ impl Op for Leave {
 /// What an error of SQLite means to a caller; the one list of those that trying again may help.
 fn failed(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+        // The last: others held for ten seconds what a look at the file needs first.
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             let message = "another process holds the database's write lock; nothing was written, try again";
             Error::new(Kind::Busy, message)
         }

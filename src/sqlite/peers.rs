@@ -64,6 +64,15 @@ impl Peers {
                 ringer.ring(peer.port, news);
             }
         }
+        if news.queues_changed {
+            // Those that are told run other queues in a moment.
+            known.looked = None;
+        }
+    }
+
+    /// Somebody made known that it runs other queues.
+    pub fn look_again(&self) {
+        self.known.lock().looked = None;
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::write::{Op, Tx, Writer};
+use super::write::{Need, Op, Tx, Writer};
 use super::{Sqlite, failed, keep, look, rows, sql, verbs};
 use crate::Result;
 use crate::engine::Crew;
-use crate::queues::{Control, Plan, QueueCheck, Queues, Row, Rulings};
+use crate::queues::{Control, Plan, QueueCheck, Queues, Row, Rulings, Run};
 
 /// The row that stands for all queues; no queue has a blank name.
 const ALL: &str = "";
@@ -26,24 +26,61 @@ impl Op for Say {
             Queues::One(queue) => queue,
             Queues::All => ALL,
         };
-        let unsay = *queue == *ALL;
+        let all = *queue == *ALL;
         match self.control {
             Control::Pause | Control::Resume => {
-                if unsay {
+                if all {
                     verbs::run(tx.conn, sql::UNSAY_PAUSES, [])?;
                 }
                 verbs::run(tx.conn, sql::SAY_PAUSED, (queue, self.control == Control::Pause))?;
             }
             Control::Scale(limit) => {
-                if unsay {
+                if all {
                     verbs::run(tx.conn, sql::UNSAY_LIMITS, [])?;
                 }
-                let limit = limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
-                verbs::run(tx.conn, sql::SAY_LIMIT, (queue, limit, self.now))?;
+                self.say_limit(tx, queue, limit)?;
+            }
+            Control::Start(limit) => {
+                if all {
+                    verbs::run(tx.conn, sql::UNSAY_RUNS, [])?;
+                }
+                verbs::run(tx.conn, sql::SAY_RUN, (queue, limit.map_or(OWN, column)))?;
+                if limit.is_some() {
+                    self.say_limit(tx, queue, limit)?;
+                }
+            }
+            Control::Stop => {
+                if all {
+                    verbs::run(tx.conn, sql::UNSAY_RUNS, [])?;
+                }
+                verbs::run(tx.conn, sql::SAY_RUN, (queue, NOBODY))?;
             }
         }
         tx.news.queues_changed = true;
         Ok(())
+    }
+}
+
+impl Say {
+    fn say_limit(&self, tx: &mut Tx<'_>, queue: &str, limit: Option<usize>) -> Result<()> {
+        verbs::run(tx.conn, sql::SAY_LIMIT, (queue, limit.map(column), self.now)).map(|_| ())
+    }
+}
+
+fn column(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// In the column `run`: those that mean to.
+const OWN: i64 = -1;
+
+const NOBODY: i64 = 0;
+
+fn run(column: i64) -> Run {
+    match usize::try_from(column) {
+        Ok(0) => Run::Nobody,
+        Ok(limit) => Run::Every(limit),
+        Err(_) => Run::Own,
     }
 }
 
@@ -59,9 +96,12 @@ pub(super) fn rulings(conn: &Connection) -> Result<Rulings> {
             // Anybody may have written it: a limit of none would be a pause that nobody sees.
             limit: number(2)?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0),
             scaled_at: number(3)?.unwrap_or(0),
+            run: number(4)?.map(run),
         };
         if queue == ALL {
-            rulings.all = row;
+            // All queues that anybody could name cannot be run.
+            let run = row.run.filter(|run| !matches!(run, Run::Every(_)));
+            rulings.all = Row { run, ..row };
         } else {
             rulings.queues.insert(queue, row);
         }
@@ -70,13 +110,25 @@ pub(super) fn rulings(conn: &Connection) -> Result<Rulings> {
 }
 
 impl Writer {
-    /// Tells the crews here what holds for all runtimes on the file.
+    /// Tells the crews here what holds for all runtimes on the file, and makes known what they run then.
     pub fn tell_rulings(&self) -> Result<()> {
         // Read and told in one go: who reads later tells later.
-        let _told = self.telling.lock();
+        let told = self.telling.lock();
         let rulings = self.with(rulings)?;
-        self.crews().iter().for_each(|(_, crew)| crew.heed(&rulings));
-        Ok(())
+        let crews = self.crews();
+        crews.iter().for_each(|(_, crew)| crew.heed(&rulings));
+        drop(told);
+        crews.iter().try_for_each(|(id, crew)| self.announce_changes(id, crew))
+    }
+
+    pub fn announce_changes(&self, id: &str, crew: &Arc<dyn Crew>) -> Result<()> {
+        if !crew.changed() {
+            return Ok(());
+        }
+        self.write(Need::Ride, Announce { runtime: id.to_owned(), crew: Arc::clone(crew) }).map(|_| ()).inspect_err(
+            // The next time, then.
+            |_| crew.change(),
+        )
     }
 
     /// Lets a crew take part that has heeded what holds.
@@ -97,7 +149,10 @@ pub(super) struct Announce {
 impl Op for Announce {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         let (queues, plans) = columns(&self.crew.plans());
-        verbs::run(tx.conn, sql::ANNOUNCE, (&self.runtime, queues, plans)).map(|_| ())
+        verbs::run(tx.conn, sql::ANNOUNCE, (&self.runtime, queues, plans))?;
+        // Those elsewhere learn whom to ring.
+        tx.news.queues_changed = true;
+        Ok(())
     }
 }
 
@@ -115,6 +170,9 @@ pub(super) fn check(engine: &Sqlite, queues: &Queues) -> Result<Vec<QueueCheck>>
     for (member, plans) in members.into_iter().filter(|(member, _)| !engine.live.is_dead(&member.id)) {
         for plan in plans.into_iter().filter(|plan| queues.include(&plan.queue)) {
             let ruling = rulings.of(&plan.queue);
+            if !plan.is_run(&ruling) {
+                continue;
+            }
             let here = executing.iter().filter(|job| job.runtime == member.id && job.queue == plan.queue);
             let mut running: Vec<i64> = here.map(|job| job.fence.id).collect();
             running.sort_unstable();

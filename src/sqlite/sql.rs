@@ -39,12 +39,31 @@ pub(super) const NEWEST: &str = "SELECT ifnull(max(id), 0) FROM kiln_jobs";
 
 pub(super) const REMEMBER_NEWEST: &str = "UPDATE kiln_schema SET last_id = max(last_id, ?1)";
 
+/// What waits and has expired is as good as cancelled.
+macro_rules! not_expired {
+    () => {
+        "(state NOT IN ('available', 'scheduled', 'retryable', 'suspended') OR ifnull(expires_at, ?4 + 1) > ?4)"
+    };
+}
+
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM kiln_jobs INDEXED BY kiln_jobs_unique
-WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 AND scheduled_at >= ?4 ORDER BY inserted_at DESC LIMIT 1"
+WHERE unique_key = ?1 AND state = ?2 AND inserted_at >= ?3 AND ",
+    not_expired!(),
+    " ORDER BY inserted_at DESC LIMIT 1"
+);
+
+/// The same by their due time. That a key of such jobs begins with an s has to be said to SQLite.
+pub(super) const DOUBLE_DUE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM kiln_jobs INDEXED BY kiln_jobs_unique_due
+WHERE unique_key = ?1 AND unique_key >= 's' AND unique_key < 't' AND state = ?2 AND scheduled_at >= ?3 AND ",
+    not_expired!(),
+    " ORDER BY scheduled_at DESC LIMIT 1"
 );
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the
@@ -182,13 +201,15 @@ pub(super) const DELETE: &str = "DELETE FROM kiln_jobs WHERE id = ?1";
 
 pub(super) const UPDATE: &str = "
 UPDATE kiln_jobs SET args = ?2, max_attempts = ?3, meta = ?4, priority = ?5, queue = ?6, scheduled_at = ?7,
-  state = ?8, tags = ?9, worker = ?10
+  state = ?8, tags = ?9, worker = ?10, expires_at = ?11, unique_key = coalesce(?12, unique_key)
 WHERE id = ?1";
+
+pub(super) const UNIQUE_KEY: &str = "SELECT unique_key FROM kiln_jobs WHERE id = ?1";
 
 macro_rules! cron_columns {
     () => {
         "name, expression, zone, worker, queue, args, meta, tags, max_attempts, priority, missed, missed_max, \
-         missed_within, paused, since, last_slot, inserted_at, revision"
+         missed_within, paused, since, last_slot, inserted_at, revision, uniqueness, expires_in"
     };
 }
 
@@ -200,11 +221,11 @@ pub(super) const CRON: &str = concat!("SELECT ", cron_columns!(), " FROM kiln_cr
 /// A new entry, or a new definition of one that is there.
 pub(super) const STORE_CRON: &str = "
 INSERT INTO kiln_crons (name, expression, zone, worker, queue, args, meta, tags, max_attempts, priority, missed,
-  missed_max, missed_within, paused, since, inserted_at, revision)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+  missed_max, missed_within, paused, since, inserted_at, revision, uniqueness, expires_in)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
 ON CONFLICT (name) DO UPDATE SET expression = ?2, zone = ?3, worker = ?4, queue = ?5, args = ?6, meta = ?7, tags = ?8,
   max_attempts = ?9, priority = ?10, missed = ?11, missed_max = ?12, missed_within = ?13, paused = ?14, since = ?15,
-  revision = revision + 1";
+  uniqueness = ?18, expires_in = ?19, revision = revision + 1";
 
 pub(super) const DELETE_CRON: &str = "DELETE FROM kiln_crons WHERE name = ?1";
 
@@ -223,7 +244,7 @@ SELECT id, node, pid, port, queues, workers, started_at, plans FROM kiln_runtime
 
 pub(super) const ANNOUNCE: &str = "UPDATE kiln_runtimes SET queues = ?2, plans = ?3 WHERE id = ?1";
 
-pub(super) const RULINGS: &str = "SELECT queue, paused, \"limit\", scaled_at FROM kiln_queues";
+pub(super) const RULINGS: &str = "SELECT queue, paused, \"limit\", scaled_at, run FROM kiln_queues";
 
 pub(super) const SAY_PAUSED: &str = "
 INSERT INTO kiln_queues (queue, paused) VALUES (?1, ?2) ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused";
@@ -237,3 +258,8 @@ VALUES (?1, ?2, max(?3, (SELECT coalesce(max(scaled_at), 0) + 1 FROM kiln_queues
 ON CONFLICT (queue) DO UPDATE SET \"limit\" = excluded.\"limit\", scaled_at = excluded.scaled_at";
 
 pub(super) const UNSAY_LIMITS: &str = "UPDATE kiln_queues SET \"limit\" = NULL";
+
+pub(super) const SAY_RUN: &str = "
+INSERT INTO kiln_queues (queue, run) VALUES (?1, ?2) ON CONFLICT (queue) DO UPDATE SET run = excluded.run";
+
+pub(super) const UNSAY_RUNS: &str = "UPDATE kiln_queues SET run = NULL";

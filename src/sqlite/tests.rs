@@ -4,9 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::Value;
 
 use super::*;
-use crate::NewJob;
 use crate::engine::{Demand, Turn};
 use crate::job::{Ack, Fence, State, Verb, Verdict};
+use crate::{NewJob, Unique};
 
 const NOW: Timestamp = Timestamp::constant(1_767_268_800, 0);
 const QUEUE: &str = "default";
@@ -86,6 +86,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::ENQUEUE_ALIKE,
         sql::REMEMBER_NEWEST,
         sql::DOUBLE,
+        sql::DOUBLE_DUE,
         sql::EXPIRE,
         sql::ERRORS,
         sql::CLAIM_ONE,
@@ -115,6 +116,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::RETRY,
         sql::DELETE,
         sql::UPDATE,
+        sql::UNIQUE_KEY,
         sql::JOIN,
         sql::LEAVE,
         sql::CRONS,
@@ -129,6 +131,8 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::UNSAY_PAUSES,
         sql::SAY_LIMIT,
         sql::UNSAY_LIMITS,
+        sql::SAY_RUN,
+        sql::UNSAY_RUNS,
     ];
     let claims = [1, 2, 7].map(sql::claim).map(str::to_owned);
     fixed.map(str::to_owned).into_iter().chain(claims).map(|sql| (sql, few)).collect()
@@ -299,4 +303,59 @@ fn an_id_is_never_given_twice_whichever_way_the_newest_job_goes() {
     engine.prune(&Cutoffs { cancelled: Some(NOW), ..Cutoffs::default() }, 10).unwrap();
     assert_eq!(engine.count(&Filter::new()).unwrap().total(), 0);
     assert_eq!([enqueue(), enqueue()], [6, 7]);
+}
+
+/// How much work the search for a double is, in steps of SQLite's machine: the same on every computer.
+fn steps(conn: &Connection, unique: &Unique, args: i64, states: &[State]) -> i32 {
+    let job = NewJob::new(WORKER).args(serde_json::json!({ "n": args })).unique(unique.clone());
+    let check = job.build(NOW, |_| {}).unwrap().check.unwrap();
+    let mut search = conn.prepare(if check.by_schedule { sql::DOUBLE_DUE } else { sql::DOUBLE }).unwrap();
+    let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
+    for state in states {
+        search
+            .query_map((&check.key, state.as_str(), since, NOW.as_microsecond()), |row| row.get::<_, i64>(0))
+            .unwrap()
+            .for_each(drop);
+    }
+    search.get_status(rusqlite::StatementStatus::VmStep)
+}
+
+#[test]
+fn the_search_for_a_double_is_no_more_work_among_a_hundred_thousand_jobs_than_among_a_thousand() {
+    let hour = SignedDuration::from_hours(1);
+    let by_enqueue = Unique::new().within(Duration::from_secs(60));
+    let ways = [by_enqueue.clone(), by_enqueue.clone().by_schedule(), Unique::new()];
+    let [few, many] = [1_000, 100_000].map(|rows| {
+        let engine = engine();
+        // Half of them have each its own arguments; the others are long past, have the same, and have ended.
+        let jobs = (0..rows).map(|n| {
+            let (args, at) = if n % 2 == 0 { (n, NOW) } else { (-1, NOW - hour) };
+            let job = NewJob::new(WORKER).args(serde_json::json!({ "n": args }));
+            let mut job = job.unique(ways[n as usize / 2 % 3].clone()).build(at, |_| {}).unwrap();
+            // They are brought in as they are, however many doubles that makes.
+            let key = job.check.take().unwrap().key;
+            (job, key)
+        });
+        let (jobs, keys): (Vec<Ready>, Vec<String>) = jobs.unzip();
+        let ids: Vec<i64> = engine.enqueue(jobs).unwrap().iter().map(|job| job.id).collect();
+        engine.writer.with(|conn| {
+            let mut set = conn.prepare("UPDATE kiln_jobs SET unique_key = ?2 WHERE id = ?1").unwrap();
+            for row in ids.iter().zip(keys) {
+                set.execute(row).unwrap();
+            }
+            conn.execute("UPDATE kiln_jobs SET state = 'completed' WHERE inserted_at < ?1", [NOW.as_microsecond()])
+                .unwrap();
+            let mut work = Vec::new();
+            for (n, unique) in ways.iter().enumerate() {
+                let there = 2 * (n as i64 + 3);
+                work.push(steps(conn, unique, there, &State::SUCCESSFUL));
+                work.push(steps(conn, unique, rows + 1, &State::SUCCESSFUL));
+                work.push(steps(conn, unique, -1, &State::SUCCESSFUL));
+            }
+            work
+        })
+    });
+    println!("steps among 1,000: {few:?}, among 100,000: {many:?}");
+    assert!(few.iter().all(|steps| *steps > 10), "something was searched");
+    assert_eq!(few, many);
 }

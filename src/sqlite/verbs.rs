@@ -138,19 +138,18 @@ pub(super) fn deleting<T>(conn: &Connection, delete: impl FnOnce() -> Result<T>)
 /// The job that is there already, with what it was given of the new one.
 fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
-    let (inserted, scheduled) = if check.by_schedule { (i64::MIN, since) } else { (since, i64::MIN) };
+    let sql = if check.by_schedule { sql::DOUBLE_DUE } else { sql::DOUBLE };
+    let expired = check.expired_by(new).map_or(i64::MIN, Timestamp::as_microsecond);
     for state in &check.states {
         let there = tx
             .conn
-            .prepare_cached(sql::DOUBLE)
-            .and_then(|mut select| {
-                select.query_one((&check.key, state.as_str(), inserted, scheduled), rows::job).optional()
-            })
+            .prepare_cached(sql)
+            .and_then(|mut select| select.query_one((&check.key, state.as_str(), since, expired), rows::job).optional())
             .map_err(failed)?;
         if let Some(there) = there {
             let replaced = check.replaced(&there, new);
             if let Some(job) = &replaced {
-                store(tx, job)?;
+                store(tx, &there, job)?;
             }
             let mut job = replaced.unwrap_or(there);
             job.conflict = true;
@@ -308,9 +307,10 @@ pub(super) struct Update {
 impl OneRow for Update {
     fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
         match get(tx.conn, id)? {
-            Some(mut job) if job.state.allows(Verb::Update) => {
-                self.changes.apply(&mut job, self.now)?;
-                store(tx, &job)?;
+            Some(old) if old.state.allows(Verb::Update) => {
+                let mut new = old.clone();
+                self.changes.apply(&mut new, self.now)?;
+                store(tx, &old, &new)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -328,11 +328,13 @@ pub(super) struct Replace {
 impl Op for Replace {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.done = get(tx.conn, self.old.id)?.is_some_and(|job| job == self.old);
-        if self.done { store(tx, &self.new) } else { Ok(()) }
+        if self.done { store(tx, &self.old, &self.new) } else { Ok(()) }
     }
 }
 
-fn store(tx: &mut Tx<'_>, job: &Job) -> Result<()> {
+/// Stores `job` over `old`, and what it is compared by from now on where that changed.
+fn store(tx: &mut Tx<'_>, old: &Job, job: &Job) -> Result<()> {
+    let key = if Check::may_differ(old, job) { Check::rekey(&unique_key(tx.conn, job.id)?, old, job) } else { None };
     tx.conn
         .prepare_cached(sql::UPDATE)
         .and_then(|mut update| {
@@ -347,6 +349,8 @@ fn store(tx: &mut Tx<'_>, job: &Job) -> Result<()> {
                 job.state.as_str(),
                 rows::words_json(&job.tags),
                 job.worker,
+                job.expires_at.map(Timestamp::as_microsecond),
+                key,
             ])
         })
         .map_err(failed)?;
@@ -356,6 +360,12 @@ fn store(tx: &mut Tx<'_>, job: &Job) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+fn unique_key(conn: &Connection, id: i64) -> Result<String> {
+    conn.prepare_cached(sql::UNIQUE_KEY)
+        .and_then(|mut select| select.query_one([id], |row| Ok(rows::text(row.get_ref(0)?))))
+        .map_err(failed)
 }
 
 pub(super) fn get(conn: &Connection, id: i64) -> Result<Option<Job>> {

@@ -45,7 +45,7 @@ pub(super) struct Writer {
     connection: Mutex<Link>,
     /// As a whole, so that a transaction takes them along for the price of a count.
     crews: RwLock<Arc<Crews>>,
-    peers: Peers,
+    pub peers: Peers,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
     /// How many transactions were run, for those who wait for the next.
@@ -257,7 +257,7 @@ impl Writer {
             }
             Err(error) => {
                 for ((_, crew), turn) in crews.iter().zip(turns) {
-                    crew.give_back(turn);
+                    crew.give_back(turn, &error);
                 }
                 Err(error)
             }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 mod assertions;
 mod drain;
+mod scratch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 pub use assertions::{Wanted, assert_enqueued, refute_enqueued};
 pub use drain::{Drain, Drained};
+pub use scratch::Scratch;
 
 pub use crate::clock::ManualClock;
 use crate::engine::{Claimed, Cutoffs, Demand, Engine, Member, Turn};
@@ -57,15 +59,20 @@ impl Hand {
         Self { kiln: kiln.clone(), member: Arc::new(member) }
     }
 
-    /// Claims up to `limit` jobs of a queue, in claim order.
+    /// Claims up to `limit` jobs of a queue, in claim order, and cancels those before them that have expired.
     ///
     /// # Errors
     ///
     /// When the database cannot be written; so with every verb here.
     pub fn claim(&self, queue: &str, limit: usize) -> Result<Vec<Job>> {
-        let demands = vec![Demand { queue: queue.into(), limit }];
-        let done = self.engine().take_turn(Turn { demands, ..self.turn() })?;
-        Ok(done.claimed.into_iter().map(|Claimed { job, .. }| job).collect())
+        loop {
+            let demands = vec![Demand { queue: queue.into(), limit }];
+            let done = self.engine().take_turn(Turn { demands, ..self.turn() })?;
+            // A turn gets past so many expired jobs and no more.
+            if !done.more || !done.claimed.is_empty() {
+                return Ok(done.claimed.into_iter().map(|Claimed { job, .. }| job).collect());
+            }
+        }
     }
 
     /// Acknowledges a claimed job with an outcome; says whether the attempt still was the job's.
@@ -145,7 +152,8 @@ impl Hand {
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn prune(&self, age: Duration) -> Result<u64> {
         let before = self.now().checked_sub(age).ok();
-        self.engine().prune(&Cutoffs { completed: before, cancelled: before, discarded: before }, u32::MAX)
+        let cutoffs = Cutoffs { completed: before, cancelled: before, discarded: before };
+        Ok(self.engine().prune(&cutoffs, u32::MAX)?.pruned)
     }
 
     fn settle(&self, job: &Job, end: End) -> Result<bool> {

@@ -184,8 +184,9 @@ impl Registry {
 }
 
 fn running<A: DeserializeOwned>(job: &Arc<Job>, control: &Control) -> Result<Running<A>, Failure> {
+    // What serde says may quote the arguments: logs have the first line only.
     let args =
-        job.args.decode().map_err(|error| format!("args cannot be decoded for worker {:?}: {error}", job.worker))?;
+        job.args.decode().map_err(|error| format!("args cannot be decoded for worker {:?}:\n{error}", job.worker))?;
     Ok(Running::new(args, Arc::clone(job), control.clone()))
 }
 

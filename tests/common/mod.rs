@@ -90,6 +90,12 @@ impl Other {
         self.child.id()
     }
 
+    /// Ends it with no chance to do anything about it.
+    pub fn kill(mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "it lives until it is killed");
+        self.child.kill().unwrap();
+    }
+
     pub fn tell(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
@@ -177,7 +183,7 @@ pub fn pulse(kiln: &Kiln, runtime: &Runtime) -> Pulse {
     let id = runtime.id().expect("the runtime runs");
     let health = kiln.health().unwrap();
     let own = health.runtimes.iter().find(|other| other.id == id).expect("a runtime that runs is in health");
-    own.pulse.expect("a runtime of this process has a pulse")
+    own.pulse.clone().expect("a runtime of this process has a pulse")
 }
 
 /// A door that jobs wait at until the test opens it; for jobs that do not look at their flag.

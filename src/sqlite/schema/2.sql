@@ -3,11 +3,17 @@
 -- How often the job was executing when its process died.
 ALTER TABLE kiln_jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 
--- Said for all runtimes: 1 runs the queue with the limit beside it, 0 does not run it. NULL: nothing.
+-- Doubles by their due time, for the few jobs whose key says that it counts: it begins with an s.
+CREATE INDEX kiln_jobs_unique_due ON kiln_jobs (unique_key, state, scheduled_at)
+  WHERE unique_key >= 's' AND unique_key < 't';
+
+-- Who runs the queue: nobody for 0, every runtime with at most so many of its jobs at once for 1 and more, those that
+-- were built with it for less. NULL: nothing was said.
 ALTER TABLE kiln_queues ADD COLUMN run INTEGER;
 
--- What else an entry's jobs are given: how they are unique, as JSON, and when they expire, in microseconds after the slot
--- was settled.
+-- What else an entry's jobs are given: how they are unique, as a JSON object in which what is left out is the default
+-- ("fields", "keys", "period" and "delay" in microseconds, "states", "timestamp", "replace" with fields by state), and
+-- when they expire, in microseconds after the slot was settled.
 ALTER TABLE kiln_crons ADD COLUMN uniqueness TEXT;
 ALTER TABLE kiln_crons ADD COLUMN expires_in INTEGER;
 

@@ -1,0 +1,33 @@
+//! Faults that are really injected: writes, syncs and locks that fail, power cuts, full disks, rude neighbours, clocks
+//! that jump, rows that somebody edited by hand.
+//!
+//! Each test prints lines of the form `reliability | fault | how often | what came out`, of which the page on
+//! reliability is made. `KILN_LONG=1` runs the long loops, `KILN_FAULTS_SEED` repeats a draw.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod power;
+mod space;
+mod story;
+mod vfs;
+mod writes;
+
+use std::env;
+use std::fmt::Display;
+
+/// Whether the long loops are wanted.
+fn long() -> bool {
+    env::var_os("KILN_LONG").is_some_and(|long| long != "0")
+}
+
+/// A draw to repeat, or a new one; printed, so that it can be repeated.
+fn seed() -> u64 {
+    let seed = env::var("KILN_FAULTS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("KILN_FAULTS_SEED={seed}");
+    seed
+}
+
+/// A line for the page on reliability.
+fn report(fault: impl Display, times: impl Display, outcome: impl Display) {
+    println!("reliability | {fault} | {times} | {outcome}");
+}
