@@ -179,12 +179,8 @@ fn words(peer: &str, level: Level, workload: &str, jobs: u64, more: &[(&str, u64
     match (peer, level) {
         // It means WAL, but the pragma it says is none: the file is put in WAL beforehand.
         ("effectum", Level::Normal) => say("journal", "wal"),
-        ("honker", Level::Normal) => say("sync", "NORMAL"),
+        ("honker" | "apalis", Level::Normal) => say("sync", "NORMAL"),
         ("honker" | "apalis", Level::Full) => say("sync", "FULL"),
-        ("apalis", Level::Normal) => {
-            say("sync", "NORMAL");
-            say("poll", "10");
-        }
         ("fang", Level::Full) => {
             say("journal", "wal");
             say("sleep", "10");
@@ -273,8 +269,6 @@ fn steady(runner: &Runner, side: &str, level: Level) -> Option<Figures> {
     match side {
         "kiln" => latency(&ours::steady(&place.file(), durability(level), 500, 500 * seconds)),
         "raw" => latency(&raw::steady(&place.file(), sync(level), 500, 500 * seconds)),
-        // Of the two ways it has, the one that is told of a push in the same process.
-        "apalis" => runner.told("apalis", level, "steady", 0, &[("secs", seconds), ("rate", 500), ("poll", 500)]),
         peer => runner.told(peer, level, "steady", 0, &[("secs", seconds), ("rate", 500)]),
     }
 }
