@@ -1,5 +1,5 @@
 //! kiln, raw and four other queues on the same rows: `cargo run --release --manifest-path benches/peers/Cargo.toml`
-//! builds them all and prints a table in Markdown; with `-- --quick`, after shorter runs.
+//! builds them all and prints a table in Markdown; `-- --quick` after shorter runs, `-- W1 W4` of these rows.
 //!
 //! Only equal durability is compared. Each side takes its turn in every round, on a fresh file of the same disk.
 
@@ -89,9 +89,10 @@ fn main() {
     ];
     println!("\n| | sync | kiln | raw | effectum | honker | apalis-sqlite | fang |");
     println!("|---|---|---:|---:|---:|---:|---:|---:|");
-    for row in rows {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    for row in rows.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|name| name == row.name)) {
         for (level, sync) in [(Level::Full, "FULL"), (Level::Normal, "NORMAL")] {
-            row_at(&runner, &row, level, sync);
+            row_at(&runner, row, level, sync);
         }
     }
 }
