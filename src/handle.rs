@@ -130,7 +130,11 @@ impl Kiln {
     /// As [`enqueue`](Self::enqueue), for the first job that cannot be stored.
     pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
         let now = self.0.clock.now();
-        let jobs = jobs.into_iter().map(|job| self.admit_at(job, now)).collect::<Result<Vec<_>>>()?;
+        let given = jobs.into_iter();
+        let mut jobs = Vec::with_capacity(given.size_hint().0);
+        for job in given {
+            jobs.push(self.admit_at(job, now)?);
+        }
         if jobs.is_empty() { Ok(Vec::new()) } else { self.store(jobs) }
     }
 
@@ -168,7 +172,10 @@ impl Kiln {
     }
 
     fn store(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {
-        let jobs: Vec<Job> = self.0.engine.enqueue(jobs)?.into_iter().map(|job| self.own(job)).collect();
+        let mut jobs = self.0.engine.enqueue(jobs)?;
+        if !self.0.redaction.is_usual() {
+            jobs.iter_mut().for_each(|job| job.redact(&self.0.redaction));
+        }
         self.0.observers.enqueued(&jobs);
         Ok(jobs)
     }
