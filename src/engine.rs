@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::diagnosis::{Compacted, Diagnosis};
 use crate::health::{Health, Pulse};
 use crate::job::{
     Ack, Attempt, Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, State, Which,
@@ -90,6 +91,21 @@ pub(crate) trait Engine: Send + Sync {
     /// How the live runtimes on the file run these queues.
     fn check(&self, queues: &Queues) -> Result<Vec<QueueCheck>>;
 
+    /// Whether anything can be written; the error says why not.
+    fn may_write(&self) -> Result<()>;
+
+    /// The rows that match, as they are stored, in the order of their ids: those after this one, a page of them.
+    fn rows(&self, filter: &Filter, after: i64) -> Result<Vec<Row>>;
+
+    /// Looks over all that is stored. What cannot be read is part of the answer.
+    fn diagnose(&self, full: bool, now: Timestamp) -> Result<Diagnosis>;
+
+    /// Copies all that is stored, as it is now; says how many bytes the copy has.
+    fn backup(&self, to: &Path, over: bool) -> Result<u64>;
+
+    /// Gives all unused space back.
+    fn compact(&self) -> Result<Compacted>;
+
     /// A number that is another one once another process has written.
     fn version(&self) -> Result<i64>;
 
@@ -115,6 +131,23 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Runs a transaction for what the crews want, here and now, unless somebody else is about to.
     fn turn(&self);
+}
+
+/// A row as it is stored: the names of its columns, and what they hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub id: i64,
+    pub columns: Vec<(String, Cell)>,
+}
+
+/// What a column may hold, whatever it should.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(String),
+    Blob(Vec<u8>),
 }
 
 /// Jobs made available, and when the next ones are due.

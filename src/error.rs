@@ -93,7 +93,8 @@ impl Error {
         }
     }
 
-    /// The path cannot be used as it is: a directory, not a database, read-only, in a missing folder.
+    /// The path cannot be used as it is: a directory, not a database, read-only or opened so, in a missing folder, on a
+    /// network or FUSE file system.
     pub fn is_unusable(&self) -> bool {
         self.0.kind == Kind::Unusable
     }

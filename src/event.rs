@@ -1,11 +1,13 @@
 //! What happened: one event for each verb, told to whoever observes.
 
+mod observers;
+
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Job, Progress, Queues, State, observing};
+use crate::{Job, Progress, Queues, State};
+pub(crate) use observers::Observers;
 
 /// Something that happened on a handle, or in a runtime started from it. The names are the verbs', in the past tense.
 ///
@@ -58,7 +60,7 @@ pub enum Event {
         queue_time: Duration,
         /// How long `process` took.
         run_time: Duration,
-        /// What went wrong, if anything did.
+        /// What went wrong, if anything did; without what is [hidden](crate::KilnBuilder::redact) of the job.
         error: Option<String>,
     },
     /// What came of an attempt was written, or was too late to be.
@@ -213,6 +215,22 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// A file of an older kiln was brought to this one's schema version, as it was opened.
+    #[non_exhaustive]
+    Migrated {
+        /// The version it had.
+        from: i64,
+        /// The version it has.
+        to: i64,
+        /// Where the file lies as it was before.
+        backup: Option<PathBuf>,
+    },
+    /// Something is not as it should be, though all works: told once, as the file is opened.
+    #[non_exhaustive]
+    Warned {
+        /// What, and what to do.
+        warning: String,
+    },
 }
 
 /// Which job an event is about. Its arguments are not there: they do not belong into logs.
@@ -273,6 +291,8 @@ impl Event {
             Event::Scaled { .. } => "scaled",
             Event::QueueStarted { .. } => "queue_started",
             Event::QueueStopped { .. } => "queue_stopped",
+            Event::Migrated { .. } => "migrated",
+            Event::Warned { .. } => "warned",
             Event::CronAdded { .. } => "cron_added",
             Event::CronPaused { .. } => "cron_paused",
             Event::CronResumed { .. } => "cron_resumed",
@@ -348,6 +368,11 @@ impl fmt::Display for Event {
                 let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
                 write!(f, " queue={queues} limit={limit} for_all={for_all}")
             }
+            Event::Migrated { from, to, backup } => {
+                write!(f, " from={from} to={to}")?;
+                backup.as_ref().map_or(Ok(()), |backup| write!(f, " backup={backup:?}"))
+            }
+            Event::Warned { warning } => write!(f, " warning={warning:?}"),
             Event::CronAdded { name }
             | Event::CronPaused { name }
             | Event::CronResumed { name }
@@ -356,60 +381,5 @@ impl fmt::Display for Event {
             Event::Recovered { after } => write!(f, " after={after:?}"),
             Event::Enqueued { .. } | Event::Conflicted { .. } | Event::Expired { .. } | Event::Stuck { .. } => Ok(()),
         }
-    }
-}
-
-/// Those who want to be told. Passed in, in order; there are no others.
-#[derive(Clone, Default)]
-pub(crate) struct Observers(Vec<Arc<Observer>>);
-
-type Observer = dyn Fn(&Event) + Send + Sync;
-
-impl Observers {
-    pub fn add(&mut self, observer: impl Fn(&Event) + Send + Sync + 'static) {
-        self.0.push(Arc::new(observer));
-    }
-
-    /// Whether anybody listens: an event nobody wants is not even made.
-    pub fn any(&self) -> bool {
-        observing::ANY || !self.0.is_empty()
-    }
-
-    pub fn tell(&self, event: impl FnOnce() -> Event) {
-        if !self.any() {
-            return;
-        }
-        let event = event();
-        observing::tell(&event);
-        for observer in &self.0 {
-            // An observer that panics harms itself alone.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
-        }
-    }
-
-    /// Tells what came of the enqueue of each of these.
-    pub fn enqueued<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>) {
-        if self.any() {
-            jobs.into_iter().for_each(|job| {
-                self.tell(|| match job.conflict {
-                    false => Event::Enqueued { job: job.into() },
-                    true => Event::Conflicted { job: job.into() },
-                });
-            });
-        }
-    }
-
-    /// Tells how many jobs a verb concerned, when it did any, and passes the number on.
-    pub fn count(&self, count: u64, event: impl FnOnce(u64) -> Event) -> u64 {
-        if count > 0 {
-            self.tell(|| event(count));
-        }
-        count
-    }
-}
-
-impl fmt::Debug for Observers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} observers", self.0.len())
     }
 }

@@ -1,7 +1,9 @@
 //! The handle: everything that can be done with a file of jobs but running them.
 
 mod builder;
+mod care;
 mod cron;
+mod export;
 mod queues;
 
 use std::fmt;
@@ -16,7 +18,7 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Engine;
 use crate::event::{Event, Observers};
-use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Verb, Which};
+use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Redaction, Verb, Which};
 use crate::{Progress, Result};
 use builder::{AfterNew, Place};
 
@@ -35,6 +37,8 @@ struct Inner {
     dice: Dice,
     observers: Observers,
     hooks: Vec<Arc<AfterNew>>,
+    redaction: Redaction,
+    max_payload: usize,
     node: String,
     place: String,
     booted: cron::Booted,
@@ -56,9 +60,11 @@ impl Kiln {
     ///
     /// # Errors
     ///
-    /// [`is_unusable`](crate::Error::is_unusable) for a path that is a directory, not a database, read-only, or in a folder
-    /// that does not exist; [`is_incompatible`](crate::Error::is_incompatible) for a file of a newer kiln. Such a file is not
-    /// touched.
+    /// [`is_unusable`](crate::Error::is_unusable) for a path that is a directory, not a database, read-only (but see
+    /// [`KilnBuilder::read_only`]), on a network or FUSE file system (but see
+    /// [`KilnBuilder::allow_network_file_system`]), or in a folder that does not exist;
+    /// [`is_incompatible`](crate::Error::is_incompatible) for a file of a newer kiln. Such a file is not touched. Nor is one
+    /// of an older kiln that cannot be [copied](KilnBuilder::migrate_without_backup) before it is migrated.
     pub fn open(path: impl AsRef<Path>) -> Result<Kiln> {
         Self::builder(path).open()
     }
@@ -99,7 +105,7 @@ impl Kiln {
     /// [`is_busy`](crate::Error::is_busy), [`is_full`](crate::Error::is_full) when the database could not take it. Nothing was
     /// written then.
     pub fn enqueue(&self, job: NewJob) -> Result<Job> {
-        let job = self.build(job)?;
+        let job = self.admit(job)?;
         let mut jobs = self.store(vec![job])?;
         Ok(jobs.pop().expect("BUG: an engine gives back what it was given"))
     }
@@ -124,7 +130,11 @@ impl Kiln {
     /// As [`enqueue`](Self::enqueue), for the first job that cannot be stored.
     pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
         let now = self.0.clock.now();
-        let jobs = jobs.into_iter().map(|job| self.build_at(job, now)).collect::<Result<Vec<_>>>()?;
+        let given = jobs.into_iter();
+        let mut jobs = Vec::with_capacity(given.size_hint().0);
+        for job in given {
+            jobs.push(self.admit_at(job, now)?);
+        }
         if jobs.is_empty() { Ok(Vec::new()) } else { self.store(jobs) }
     }
 
@@ -137,8 +147,35 @@ impl Kiln {
         job.build(now, |job| self.0.hooks.iter().for_each(|hook| hook(job)))
     }
 
+    /// The job as it is to be stored for somebody who stands at the door.
+    pub(crate) fn admit(&self, job: NewJob) -> Result<Ready> {
+        self.admit_at(job, self.0.clock.now())
+    }
+
+    fn admit_at(&self, job: NewJob, now: Timestamp) -> Result<Ready> {
+        let ready = self.build_at(job, now)?;
+        ready.job.fits(self.0.max_payload)?;
+        Ok(ready)
+    }
+
+    /// The job as it is handed out: where it is shown, it hides what this handle was told to hide.
+    pub(crate) fn own(&self, mut job: Job) -> Job {
+        if !self.0.redaction.is_usual() {
+            job.redact(&self.0.redaction);
+        }
+        job
+    }
+
+    /// The same for one that is shared; nothing is copied where there is nothing to change.
+    pub(crate) fn own_shared(&self, job: &Arc<Job>) -> Arc<Job> {
+        if self.0.redaction.is_usual() { Arc::clone(job) } else { Arc::new(self.own(Job::clone(job))) }
+    }
+
     fn store(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {
-        let jobs = self.0.engine.enqueue(jobs)?;
+        let mut jobs = self.0.engine.enqueue(jobs)?;
+        if !self.0.redaction.is_usual() {
+            jobs.iter_mut().for_each(|job| job.redact(&self.0.redaction));
+        }
         self.0.observers.enqueued(&jobs);
         Ok(jobs)
     }
@@ -159,7 +196,7 @@ impl Kiln {
     ///
     /// When the database cannot be read.
     pub fn get(&self, id: i64) -> Result<Option<Job>> {
-        self.0.engine.get(id)
+        Ok(self.0.engine.get(id)?.map(|job| self.own(job)))
     }
 
     /// Waits until a job has finished, wherever it runs, and gives it back; `None` when it has not within `timeout`, or
@@ -251,7 +288,7 @@ impl Kiln {
     ///
     /// When the database cannot be read.
     pub fn list(&self, filter: Filter) -> Result<Vec<Job>> {
-        self.0.engine.list(&filter)
+        Ok(self.0.engine.list(&filter)?.into_iter().map(|job| self.own(job)).collect())
     }
 
     /// How many jobs match, by queue and state.
@@ -323,8 +360,9 @@ impl Kiln {
     }
 
     fn change(&self, which: Which, mut changes: impl IntoChanges) -> Result<u64> {
+        self.0.engine.may_write()?;
         if let Some(value) = changes.by_value() {
-            return self.0.engine.update(&which, value, self.0.clock.now());
+            return self.0.engine.update(&which, &value.clone().within(self.0.max_payload), self.0.clock.now());
         }
         let mut count = 0;
         let mut filter = match which {
@@ -352,10 +390,10 @@ impl Kiln {
 
     fn update_one(&self, id: i64, changes: &mut impl IntoChanges) -> Result<bool> {
         loop {
-            let old = self.0.engine.get(id)?.filter(|job| job.state.allows(Verb::Update));
+            let old = self.get(id)?.filter(|job| job.state.allows(Verb::Update));
             let Some(old) = old else { return Ok(false) };
             let mut new = old.clone();
-            changes.changes(&old).apply(&mut new, self.0.clock.now())?;
+            changes.changes(&old).within(self.0.max_payload).apply(&mut new, self.0.clock.now())?;
             if self.0.engine.replace(old, new)? {
                 return Ok(true);
             }

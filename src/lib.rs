@@ -56,6 +56,7 @@
 
 mod bell;
 mod clock;
+mod diagnosis;
 mod dice;
 mod durability;
 mod engine;
@@ -78,6 +79,7 @@ pub use durability::Durability;
 /// The version of rusqlite whose types [`Kiln::enqueue_in`] and [`Running::complete_in`] take: 0.40.
 pub use rusqlite;
 
+pub use diagnosis::{Compacted, Diagnosis, Finding, Holder, Problem};
 pub use error::{Error, Result};
 pub use event::{Event, Subject};
 pub use handle::{Kiln, KilnBuilder};

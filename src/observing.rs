@@ -64,6 +64,7 @@ fn trace(event: &Event) {
             tracing::debug!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
                 attempt = job.attempt);
         }
+        (None, Event::Warned { warning }) => tracing::warn!(target: "kiln", event = name, "{warning}"),
         (None, event) => tracing::info!(target: "kiln", event = name, "{event}"),
     }
 }

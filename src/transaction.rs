@@ -41,13 +41,14 @@ impl Kiln {
     /// [`is_busy`](Error::is_busy) however often it tries. One that begins with `IMMEDIATE` does not come to that.
     pub fn enqueue_in(&self, tx: &Transaction<'_>, job: NewJob) -> Result<Job> {
         self.check_place(tx)?;
-        let (job, news) = within::enqueue(tx, self.build(job)?)?;
+        let (job, news) = within::enqueue(tx, self.admit(job)?)?;
         self.observers().enqueued([&job]);
         self.engine().expect(news);
-        Ok(job)
+        Ok(self.own(job))
     }
 
     fn check_place(&self, tx: &Transaction<'_>) -> Result<()> {
+        self.engine().may_write()?;
         let theirs = tx.path().filter(|path| !path.is_empty()).map(std::path::PathBuf::from);
         let ours = self.engine().file();
         if ours.is_some() && theirs.as_deref().and_then(|path| path.canonicalize().ok()).as_deref() == ours {

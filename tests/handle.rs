@@ -240,7 +240,8 @@ fn there_are_eight_states_and_their_names_are_the_reference_s() {
 
 // What is refused.
 
-/// Values that may not be stored: the field that is named, the value that is shown, and the job.
+/// Values that may not be stored: the field that is named, the value that is shown, and the job. Of arguments, which may be
+/// secret, only the kind is shown.
 fn refused() -> Vec<(&'static str, &'static str, NewJob)> {
     let new = || NewJob::new("w");
     let keys: HashMap<Vec<u8>, u8> = HashMap::from([(vec![1], 2)]);
@@ -255,11 +256,11 @@ fn refused() -> Vec<(&'static str, &'static str, NewJob)> {
         ("priority", "got -1", new().priority(-1)),
         ("priority", "got 10", new().priority(10)),
         ("priority", "9223372036854775807", new().priority(i64::MAX)),
-        ("args", "[1,2]", new().args([1, 2])),
-        ("args", "\"text\"", new().args("text")),
-        ("args", "7", new().args(7)),
+        ("args", "got an array", new().args([1, 2])),
+        ("args", "got a string", new().args("text")),
+        ("args", "got a number", new().args(7)),
         ("args", "key", new().args(keys)),
-        ("meta", "[true]", new().meta([true])),
+        ("meta", "got an array", new().meta([true])),
         ("schedule_in", "18446744073709551615", new().schedule_in(Duration::MAX)),
         ("state", "executing", new().state(State::Executing)),
         ("state", "unknown", new().state(State::Unknown)),
@@ -318,8 +319,8 @@ fn a_refused_update_names_field_and_value_and_leaves_the_job_as_it_was() {
             ("max_attempts", "got 0", Changes::new().max_attempts(0)),
             ("priority", "got 10", Changes::new().priority(10)),
             ("priority", "got -3", Changes::new().priority(-3)),
-            ("args", "[1]", Changes::new().args([1])),
-            ("meta", "\"m\"", Changes::new().meta("m")),
+            ("args", "got an array", Changes::new().args([1])),
+            ("meta", "got a string", Changes::new().meta("m")),
             ("schedule_in", "18446744073709551615", Changes::new().schedule_in(Duration::MAX)),
         ];
         for (field, value, change) in changes {

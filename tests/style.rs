@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, from the ground up: a room knows itself and the rooms below it.
 const FLOORS: [&[&str]; 9] = [
     &["error", "health", "durability"],
-    &["job"],
+    &["job", "diagnosis"],
     &["engine", "clock", "dice", "bell", "event", "observing", "queues"],
     &["sqlite"],
     &["handle"],
@@ -17,10 +17,11 @@ const FLOORS: [&[&str]; 9] = [
 ];
 
 /// Names that the crate's root gives to things of a room.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("error", &["Error", "Result"]),
     ("health", &["Health", "Pulse", "RuntimeHealth"]),
     ("durability", &["Durability"]),
+    ("diagnosis", &["Compacted", "Diagnosis", "Finding", "Holder", "Problem"]),
     ("event", &["Event", "Subject"]),
     ("queues", &["QueueCheck", "Queues"]),
     ("handle", &["Kiln", "KilnBuilder"]),

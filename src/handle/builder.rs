@@ -1,6 +1,6 @@
 //! How a file is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Engine;
 use crate::event::{Event, Observers};
-use crate::sqlite::{Options, Sqlite};
-use crate::{Durability, Job, Result};
+use crate::job::Redaction;
+use crate::sqlite::{Migration, Options, ReadOnly, Sqlite};
+use crate::{Durability, Error, Job, Result};
 
 /// Opens a file with other settings than the usual ones: [`Kiln::builder`].
 ///
@@ -37,7 +38,12 @@ pub struct KilnBuilder {
     dice: Dice,
     observers: Observers,
     hooks: Vec<Arc<AfterNew>>,
+    redaction: Redaction,
+    max_payload: usize,
 }
+
+/// Unless said otherwise, in bytes.
+const MAX_PAYLOAD: usize = 1024 * 1024;
 
 pub(super) type AfterNew = dyn Fn(&mut Job) + Send + Sync;
 
@@ -49,16 +55,16 @@ pub(super) enum Place {
 
 impl KilnBuilder {
     pub(super) fn new(place: Place) -> Self {
-        let options =
-            Options { durability: Durability::Full, patience: Duration::from_secs(5), keep_journal_mode: false };
         Self {
             place,
-            options,
+            options: Options::default(),
             node: None,
             clock: Clock::system(),
             dice: Dice::new(),
             observers: Observers::default(),
             hooks: Vec::new(),
+            redaction: Redaction::default(),
+            max_payload: MAX_PAYLOAD,
         }
     }
 
@@ -79,6 +85,51 @@ impl KilnBuilder {
     /// readers and the writer work side by side; that is a property of the file, seen by all who open it.
     pub fn keep_journal_mode(mut self) -> Self {
         self.options.keep_journal_mode = true;
+        self
+    }
+
+    /// Opens the file to look at it only: it may be one that cannot be written, on a medium that cannot, or of a newer kiln
+    /// that still lets this one read. Nothing is created or left beside it. All verbs that read work, while other programs
+    /// work with it as well; those that write fail with an error that [`is_unusable`](crate::Error::is_unusable), and so does
+    /// starting a runtime.
+    ///
+    /// It has to be said, since a program that means to enqueue had better fail as it opens than as it enqueues.
+    ///
+    /// ```
+    /// use kiln::{Filter, Kiln, NewJob};
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("app.db");
+    /// Kiln::open(&path)?.enqueue(NewJob::new("app.Mailer"))?;
+    /// let kiln = Kiln::builder(&path).read_only().open()?;
+    /// assert_eq!(kiln.count(Filter::new())?.total(), 1);
+    /// assert!(kiln.cancel(1).unwrap_err().is_unusable());
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn read_only(mut self) -> Self {
+        self.options.read_only = true;
+        self
+    }
+
+    /// Opens a file on a network or FUSE file system as well, which is refused otherwise.
+    ///
+    /// SQLite needs locks that all who use the file obey, and memory that they share. Where these are missing, commits are
+    /// lost and the file is damaged, without an error. So only one process, on one machine, may use the file at a time;
+    /// a runtime that died may be taken for living, or the other way round, see
+    /// [`rescue_after`](crate::RuntimeBuilder::rescue_after); and what [`Durability`] promises is what the server keeps.
+    ///
+    /// The kind of the file system is told by the system's table of mounts on Linux and by the name of the share on
+    /// Windows; elsewhere nothing is refused.
+    pub fn allow_network_file_system(mut self) -> Self {
+        self.options.network_allowed = true;
+        self
+    }
+
+    /// Migrates a file of an older kiln without a backup. Otherwise the file is copied first, as `jobs.db.v1.bak` beside it
+    /// (with the version it had, and with a number where there is such a file), told by [`Event::Migrated`]; when that is
+    /// not possible, since the disk is full, say, the file is not opened. Delete the copy when you like.
+    pub fn migrate_without_backup(mut self) -> Self {
+        self.options.unbacked_migration = true;
         self
     }
 
@@ -110,6 +161,53 @@ impl KilnBuilder {
         self
     }
 
+    /// How many bytes a job's `args` and `meta` may have together, as the JSON that is stored: 1 MiB unless said otherwise,
+    /// `usize::MAX` for no limit. A job that is larger is refused where it is enqueued, changed, or added as a cron entry.
+    ///
+    /// Every claim, every look at a job and every page of a list reads them: data belongs into a file, or into a table of
+    /// your own, and where it is into the arguments. Jobs above 64 KiB are named by [`Kiln::diagnose`].
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewJob};
+    /// use serde_json::json;
+    ///
+    /// let kiln = Kiln::memory_builder().max_payload(100).open()?;
+    /// let error = kiln.enqueue(NewJob::new("app.Mailer").args(json!({ "text": "x".repeat(200) }))).unwrap_err();
+    /// assert!(error.is_invalid() && error.to_string().contains("213 bytes") && error.to_string().contains("100"));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+
+    /// Hides more values where jobs are shown. A value is hidden, at any depth of `args` and `meta`, when its key contains
+    /// one of these words, without regard to case, `_`, `-`, `.` and spaces:
+    ///
+    /// > password, passwd, passphrase, pwd, secret, token, apikey, accesskey, privatekey, credential, authorization,
+    /// > bearer, cookie, cardnumber, and what is given here.
+    ///
+    /// "Shown" is what ends up in logs and before people: `Display` and `Debug` of a [`Job`], [`Kiln::export`], and the
+    /// errors in [events](Event), from which the hidden values of the job are taken out where they have four characters or
+    /// more. Events carry no arguments at all. Not hidden is what a program asks for: the fields of a job, and the file
+    /// itself, which holds them in the clear.
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewJob};
+    /// use serde_json::json;
+    ///
+    /// let kiln = Kiln::memory_builder().redact(["iban"]).open()?;
+    /// let job = kiln.enqueue(NewJob::new("app.Pay").args(json!({ "account": { "IBAN": "DE02" }, "api_key": "s3cret" })))?;
+    /// let shown = r#"Job(id=1, worker=Pay, args={"account":{"IBAN":"[redacted]"},"api_key":"[redacted]"}, queue=default, state=available)"#;
+    /// assert_eq!(job.to_string(), shown);
+    /// assert_eq!(job.args.get("api_key"), Some(json!("s3cret")));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn redact(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.redaction.add(words.into_iter().map(Into::into));
+        self
+    }
+
     /// Tells everything that happens to this observer; those given earlier are told first. See [`Event`].
     pub fn observe(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observers.add(observer);
@@ -136,9 +234,12 @@ impl KilnBuilder {
     ///
     /// As [`Kiln::open`].
     pub fn open(self) -> Result<Kiln> {
-        let (engine, place) = match &self.place {
-            Place::File(path) => (Sqlite::open(path, &self.options)?, path.display().to_string()),
-            Place::Memory => (Sqlite::in_memory(&self.options)?, "memory".to_owned()),
+        let (engine, place): (Arc<dyn Engine>, _) = match &self.place {
+            Place::File(path) => (self.open_file(path)?, path.display().to_string()),
+            Place::Memory if self.options.read_only => {
+                return Err(Error::invalid("read_only", "jobs in memory are new: there is nothing to read only"));
+            }
+            Place::Memory => (Arc::new(Sqlite::in_memory(&self.options)?), "memory".to_owned()),
         };
         // The jobs of the dead are shown as what they are: waiting. A runtime looks again, so a failure may pass here.
         if let Ok(count) = engine.rescue(self.clock.now(), 500) {
@@ -146,15 +247,37 @@ impl KilnBuilder {
         }
         let node = self.node.unwrap_or_else(host_name);
         Ok(Kiln(Arc::new(Inner {
-            engine: Arc::new(engine),
+            engine,
             clock: self.clock,
             dice: self.dice,
             observers: self.observers,
             hooks: self.hooks,
+            redaction: self.redaction,
+            max_payload: self.max_payload,
             node,
             place,
             booted: Default::default(),
         })))
+    }
+}
+
+impl KilnBuilder {
+    /// Opens the file, and tells what is to be told of it.
+    fn open_file(&self, path: &Path) -> Result<Arc<dyn Engine>> {
+        let (engine, exposures): (Arc<dyn Engine>, _) = if self.options.read_only {
+            let engine = ReadOnly::open(path, &self.options)?;
+            let exposures = engine.exposures();
+            (Arc::new(engine), exposures)
+        } else {
+            let engine = Sqlite::open(path, &self.options)?;
+            if let Some(Migration { from, to, backup }) = engine.migration.clone() {
+                self.observers.tell(|| Event::Migrated { from, to, backup });
+            }
+            let exposures = engine.exposures();
+            (Arc::new(engine), exposures)
+        };
+        exposures.into_iter().for_each(|warning| self.observers.tell(|| Event::Warned { warning }));
+        Ok(engine)
     }
 }
 

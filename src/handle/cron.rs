@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::Kiln;
 use crate::Result;
 use crate::event::Event;
-use crate::job::{CronEntry, Job, NewCron, Shot};
+use crate::job::{CronEntry, Job, NewCron, Shot, fits};
 
 /// The `@reboot` entries that were started.
 #[derive(Default)]
@@ -35,9 +35,23 @@ impl Kiln {
     /// [`is_invalid`](crate::Error::is_invalid) for an entry that cannot be, see [`NewCron`]; when the database
     /// cannot be written.
     pub fn cron(&self, entry: NewCron) -> Result<CronEntry> {
-        let now = self.0.clock.now();
-        let mut added = self.add_crons(vec![entry.build(now)?])?;
-        Ok(added.pop().expect("BUG: an engine gives back what it was given"))
+        let entry = self.admit_cron(entry)?;
+        let mut added = self.add_crons(vec![entry])?;
+        Ok(self.own_cron(added.pop().expect("BUG: an engine gives back what it was given")))
+    }
+
+    /// The entry as it is to be stored.
+    pub(crate) fn admit_cron(&self, entry: NewCron) -> Result<CronEntry> {
+        let entry = entry.build(self.0.clock.now())?;
+        fits(&entry.worker, &entry.args, &entry.meta, self.0.max_payload)?;
+        Ok(entry)
+    }
+
+    /// The entry as it is handed out: where it is shown, it hides what this handle was told to hide.
+    fn own_cron(&self, mut entry: CronEntry) -> CronEntry {
+        entry.args.redact(&self.0.redaction);
+        entry.meta.redact(&self.0.redaction);
+        entry
     }
 
     pub(crate) fn add_crons(&self, entries: Vec<CronEntry>) -> Result<Vec<CronEntry>> {
@@ -64,7 +78,7 @@ impl Kiln {
     ///
     /// When the database cannot be read.
     pub fn crons(&self) -> Result<Vec<CronEntry>> {
-        self.0.engine.crons()
+        Ok(self.0.engine.crons()?.into_iter().map(|entry| self.own_cron(entry)).collect())
     }
 
     /// Pauses a cron entry, for all runtimes and until it is resumed: its slots pass. Says whether there is such an

@@ -161,7 +161,7 @@ impl Kiln {
     /// let health = kiln.health()?;
     /// assert_eq!(health.unknown_workers["app.Printer"], 1);
     /// assert_eq!(health.runtimes[0].workers, ["app.Mailer"]);
-    /// assert!(health.runtimes[0].pulse.is_some_and(|pulse| pulse.claiming));
+    /// assert!(health.runtimes[0].pulse.as_ref().is_some_and(|pulse| pulse.claiming));
     /// # Ok::<(), kiln::Error>(())
     /// ```
     ///

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::Redaction;
 use crate::{Error, Result};
 
 /// A JSON text, kept as it is stored and read only when somebody asks.
@@ -22,15 +23,35 @@ use crate::{Error, Result};
 /// assert_eq!(args.get("n"), Some(json!(2)));
 /// assert_eq!(args, json!({ "n": 2, "to": "a@b.c" }));
 /// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Json(Cow<'static, str>);
+///
+/// [`Display`](fmt::Display) gives the text as it is. `Debug` is for logs and leaves out what sounds like a secret, see
+/// [`KilnBuilder::redact`](crate::KilnBuilder::redact).
+#[derive(Clone)]
+pub struct Json {
+    text: Cow<'static, str>,
+    redaction: Redaction,
+}
 
 impl Json {
-    pub(crate) const EMPTY: Json = Json(Cow::Borrowed("{}"));
+    pub(crate) const EMPTY: Json = Json { text: Cow::Borrowed("{}"), redaction: Redaction::USUAL };
 
     /// Takes a text as it is, JSON or not.
     pub(crate) fn raw(text: impl Into<Cow<'static, str>>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), redaction: Redaction::USUAL }
+    }
+
+    /// Sets what is left out where it is shown.
+    pub(crate) fn redact(&mut self, redaction: &Redaction) {
+        self.redaction = redaction.clone();
+    }
+
+    pub(crate) fn redaction(&self) -> &Redaction {
+        &self.redaction
+    }
+
+    /// The text as it may be shown to anybody.
+    pub(crate) fn shown(&self) -> Cow<'_, str> {
+        self.redaction.json(&self.text)
     }
 
     /// Encodes an object for `field`; what encodes to null is the empty object.
@@ -39,17 +60,24 @@ impl Json {
             .map_err(|error| Error::invalid(field, format!("{field} cannot be written as JSON")).because(error))?;
         match text.as_bytes() {
             b"null" | b"{}" => Ok(Self::EMPTY),
-            [b'{', ..] => Ok(Self(text.into())),
-            _ => {
-                let shown: String = text.chars().take(80).collect();
-                Err(Error::invalid(field, format!("{field} must be a JSON object (a struct or a map), got {shown}")))
+            [b'{', ..] => Ok(Self::raw(text)),
+            // The value itself may be what nobody is to see.
+            [first, ..] => {
+                let kind = match first {
+                    b'"' => "a string",
+                    b'[' => "an array",
+                    b't' | b'f' => "a boolean",
+                    _ => "a number",
+                };
+                Err(Error::invalid(field, format!("{field} must be a JSON object (a struct or a map), got {kind}")))
             }
+            [] => Ok(Self::EMPTY),
         }
     }
 
     /// The text as it is stored.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Decodes the text. A worker without arguments may ask for `()`, which reads the empty object.
@@ -58,10 +86,10 @@ impl Json {
     ///
     /// [`is_malformed`](Error::is_malformed) when the text is no JSON or no `T`; the message says where.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        match serde_json::from_str(&self.0) {
+        match serde_json::from_str(&self.text) {
             Ok(value) => Ok(value),
             // serde reads `()` and unit structs from null alone, and an object is what is stored for them.
-            Err(error) if self.0 == "{}" => serde_json::from_str("null").map_err(|_| error),
+            Err(error) if self.text == "{}" => serde_json::from_str("null").map_err(|_| error),
             Err(error) => Err(error),
         }
         .map_err(|error| Error::malformed("not the JSON that was expected").because(error))
@@ -69,12 +97,12 @@ impl Json {
 
     /// One value of the object; `None` where it has none, or is no object.
     pub fn get(&self, key: &str) -> Option<Value> {
-        if self.0 == "{}" { None } else { self.map().remove(key) }
+        if self.text == "{}" { None } else { self.map().remove(key) }
     }
 
     /// The whole as a [`Value`]; `Null` where the text is no JSON.
     pub fn value(&self) -> Value {
-        serde_json::from_str(&self.0).unwrap_or_default()
+        serde_json::from_str(&self.text).unwrap_or_default()
     }
 
     /// The object's entries; none where the text is no object.
@@ -94,9 +122,17 @@ impl From<Map<String, Value>> for Json {
 
 impl From<Value> for Json {
     fn from(value: Value) -> Self {
-        Self(value.to_string().into())
+        Self::raw(value.to_string())
     }
 }
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Json) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Json {}
 
 impl PartialEq<Value> for Json {
     fn eq(&self, other: &Value) -> bool {
@@ -106,13 +142,13 @@ impl PartialEq<Value> for Json {
 
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.shown())
     }
 }
 

@@ -11,10 +11,12 @@ mod new_cron;
 mod outcome;
 mod progress;
 mod recorded;
+mod redact;
 mod state;
 mod unique;
 mod update;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -37,6 +39,7 @@ pub use outcome::{Failure, Outcome};
 pub use progress::Progress;
 #[cfg(feature = "testing")]
 pub(crate) use recorded::decode as decode_recorded;
+pub(crate) use redact::Redaction;
 pub use state::State;
 pub(crate) use state::Verb;
 pub(crate) use unique::Check;
@@ -62,7 +65,10 @@ use crate::{Error, Result};
 /// assert_eq!(job.to_string(), r#"Job(id=1, worker=Mailer, args={"to":"a@b.c"}, queue=mailers, state=available)"#);
 /// # Ok::<(), kiln::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+///
+/// `Display` and `Debug` are for logs: they leave out what sounds like a secret, see
+/// [`KilnBuilder::redact`](crate::KilnBuilder::redact). The fields themselves hold everything.
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Job {
     /// Given by the database, never twice. (A plain `INSERT` of another program may get the id of a job that was the newest
@@ -127,6 +133,22 @@ impl Job {
         }
     }
 
+    /// Sets what is left out where the job is shown.
+    pub(crate) fn redact(&mut self, redaction: &Redaction) {
+        self.args.redact(redaction);
+        self.meta.redact(redaction);
+    }
+
+    /// A text about the job as it may be shown to anybody: an error, most of all, which may quote its arguments.
+    pub(crate) fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.args.redaction().text(text, &[self.args.as_str(), self.meta.as_str()])
+    }
+
+    /// Checks that `args` and `meta` are not too much together.
+    pub(crate) fn fits(&self, limit: usize) -> Result<()> {
+        fits(&self.worker, &self.args, &self.meta, limit)
+    }
+
     /// A job that waits is where its due time says.
     fn move_by_schedule(&mut self, now: Timestamp) {
         self.state = match self.state {
@@ -156,6 +178,21 @@ impl Job {
     }
 }
 
+pub(crate) fn fits(worker: &str, args: &Json, meta: &Json, limit: usize) -> Result<()> {
+    let (of_args, of_meta) = (args.as_str().len(), meta.as_str().len());
+    if of_args.saturating_add(of_meta) <= limit {
+        return Ok(());
+    }
+    let field = if of_args >= of_meta { "args" } else { "meta" };
+    let message = format!(
+        "args and meta of a job may have {limit} bytes together, got {} bytes for worker {worker:?} ({of_args} and \
+         {of_meta}); keep the data in a file or a table and hand over where it is, or raise the limit with \
+         KilnBuilder::max_payload",
+        of_args + of_meta
+    );
+    Err(Error::invalid(field, message))
+}
+
 fn blank(field: &'static str, value: &str) -> Error {
     Error::invalid(field, format!("{field} must not be blank, got {value:?}"))
 }
@@ -175,8 +212,42 @@ impl fmt::Display for Job {
         write!(
             f,
             "Job(id={}, worker={worker}, args={}, queue={}, state={})",
-            self.id, self.args, self.queue, self.state
+            self.id,
+            self.args.shown(),
+            self.queue,
+            self.state
         )
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |error: &JobError| JobError { error: self.shown(&error.error).into_owned(), ..error.clone() };
+        let errors: Vec<JobError> = self.errors.iter().map(shown).collect();
+        f.debug_struct("Job")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .field("queue", &self.queue)
+            .field("worker", &self.worker)
+            .field("args", &self.args)
+            .field("meta", &self.meta)
+            .field("tags", &self.tags)
+            .field("errors", &errors)
+            .field("attempt", &self.attempt)
+            .field("max_attempts", &self.max_attempts)
+            .field("priority", &self.priority)
+            .field("attempted_by", &self.attempted_by)
+            .field("inserted_at", &self.inserted_at)
+            .field("scheduled_at", &self.scheduled_at)
+            .field("attempted_at", &self.attempted_at)
+            .field("completed_at", &self.completed_at)
+            .field("cancelled_at", &self.cancelled_at)
+            .field("discarded_at", &self.discarded_at)
+            .field("cancel_requested_at", &self.cancel_requested_at)
+            .field("expires_at", &self.expires_at)
+            .field("conflict", &self.conflict)
+            .field("extra", &self.args.redaction().map(&self.extra))
+            .finish()
     }
 }
 

@@ -1,10 +1,11 @@
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Check, Job, Json, State, Unique, normalize_tags};
+use super::{Check, Job, Json, Redaction, State, Unique, normalize_tags};
 use crate::{Error, Result};
 
 /// A job to be enqueued: built with overrides, validated once when it is enqueued.
@@ -12,7 +13,7 @@ use crate::{Error, Result};
 /// | field | default | may be |
 /// | --- | --- | --- |
 /// | `worker` | - | not blank |
-/// | `args`, `meta` | `{}` | anything serde writes as a JSON object; `()` is `{}` |
+/// | `args`, `meta` | `{}` | anything serde writes as a JSON object; `()` is `{}`; [1 MiB](crate::KilnBuilder::max_payload) together |
 /// | `queue` | `default` | not blank |
 /// | `max_attempts` | 20 | at least 1 |
 /// | `priority` | 0 | 0 to 9, 0 first |
@@ -42,7 +43,6 @@ use crate::{Error, Result};
 /// assert_eq!(job.tags, ["new", "welcome"]);
 /// # Ok::<(), kiln::Error>(())
 /// ```
-#[derive(Debug)]
 #[must_use = "a new job does nothing until it is enqueued"]
 pub struct NewJob {
     worker: String,
@@ -225,8 +225,28 @@ impl NewJob {
         hooks(&mut job);
         job.tags = normalize_tags(job.tags);
         job.validate()?;
-        let check = self.unique.map(|unique| unique.check(&job, now)).transpose()?;
+        let check = self.unique.map(|unique| unique.check(&job, now).map(Box::new)).transpose()?;
         Ok(Ready { job, check })
+    }
+}
+
+/// For logs: it leaves out what sounds like a secret.
+impl fmt::Debug for NewJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewJob")
+            .field("worker", &self.worker)
+            .field("queue", &self.queue)
+            .field("args", &self.args)
+            .field("meta", &self.meta)
+            .field("tags", &self.tags)
+            .field("max_attempts", &self.max_attempts)
+            .field("priority", &self.priority)
+            .field("due", &self.due)
+            .field("state", &self.state)
+            .field("expires", &self.expires)
+            .field("unique", &self.unique)
+            .field("extra", &Redaction::USUAL.map(&self.extra))
+            .finish()
     }
 }
 
@@ -241,7 +261,7 @@ pub(super) struct Template {
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub job: Job,
-    pub check: Option<Check>,
+    pub check: Option<Box<Check>>,
 }
 
 impl Ready {

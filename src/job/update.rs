@@ -38,6 +38,7 @@ pub struct Changes {
     expires: Option<Due>,
     tags: Option<Vec<String>>,
     worker: Option<String>,
+    max_payload: Option<usize>,
 }
 
 /// What was wrong with a value, kept until the changes are made.
@@ -134,6 +135,12 @@ impl Changes {
         self
     }
 
+    /// Sets how large a job may be that is given other arguments or meta.
+    pub(crate) fn within(mut self, max_payload: usize) -> Self {
+        self.max_payload = Some(max_payload);
+        self
+    }
+
     /// Applies the changes to a row as it was read; `job` is spoilt where this fails.
     pub(crate) fn apply(&self, job: &mut Job, now: Timestamp) -> Result<()> {
         let json = |json: &Option<Result<Json, Refused>>, old: &mut Json| match json {
@@ -146,6 +153,9 @@ impl Changes {
         };
         json(&self.args, &mut job.args)?;
         json(&self.meta, &mut job.meta)?;
+        if let (Some(limit), true) = (self.max_payload, self.args.is_some() || self.meta.is_some()) {
+            job.fits(limit)?;
+        }
         let due = match (self.schedule_in, self.scheduled_at) {
             (Some(delay), _) => Some(later(now, delay).ok_or_else(|| {
                 Error::invalid("schedule_in", format!("schedule_in must end before the year 9999, got {delay:?}"))

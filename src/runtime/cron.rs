@@ -42,7 +42,7 @@ impl RuntimeBuilder {
 pub(super) fn build(kiln: &Kiln, entries: Vec<NewCron>) -> Result<Vec<CronEntry>> {
     let mut built: Vec<CronEntry> = Vec::new();
     for entry in entries {
-        let entry = entry.build(kiln.clock().now())?;
+        let entry = kiln.admit_cron(entry)?;
         if built.iter().any(|other| other.name == entry.name) {
             let message = format!("cron entry {:?} was given twice; names must differ", entry.name);
             return Err(Error::invalid("cron", message));

@@ -56,12 +56,13 @@ fn execute(house: &Arc<House>, task: &Task) -> End {
 }
 
 fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
-    let timeout = match catch(|| worker.timeout(&task.job)) {
+    let job = house.kiln.own_shared(&task.job);
+    let timeout = match catch(|| worker.timeout(&job)) {
         Ok(timeout) => timeout,
-        Err(panic) => return End::Failed(format!("timeout {panic}"), delay(house, worker, &task.job)),
+        Err(panic) => return End::Failed(format!("timeout {panic}"), delay(house, worker, &job)),
     };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let reporter = Arc::new(Reporter::new(house.kiln.clone(), Arc::clone(&task.job), task.fence));
+    let reporter = Arc::new(Reporter::new(house.kiln.clone(), Arc::clone(&job), task.fence));
     let control = Control {
         fence: task.fence,
         flag: Arc::clone(&task.flag),
@@ -71,25 +72,24 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
         desk: house.clone(),
     };
     house.begin(task.fence, deadline);
-    let queue_time = waited(&task.job);
-    house.observers().tell(|| Event::Claimed { job: (&*task.job).into(), queue_time });
+    let queue_time = waited(&job);
+    house.observers().tell(|| Event::Claimed { job: (&*job).into(), queue_time });
     let began = Instant::now();
     let result = catch(|| {
-        let process = || worker.process(&task.job, &control);
-        observing::in_span(&task.job, || around(&house.hooks, &task.job, &process))
-            .map_err(|failure| failure.to_string())
+        let process = || worker.process(&job, &control);
+        observing::in_span(&job, || around(&house.hooks, &job, &process)).map_err(|failure| failure.to_string())
     });
     reporter.write();
     house.observers().tell(|| Event::Executed {
-        job: (&*task.job).into(),
+        job: (&*job).into(),
         queue_time,
         run_time: began.elapsed(),
         error: match &result {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) | Err(error) => Some(error.clone()),
+            Ok(Err(error)) | Err(error) => Some(job.shown(error).into_owned()),
         },
     });
-    let failed = |error| End::Failed(error, delay(house, worker, &task.job));
+    let failed = |error| End::Failed(error, delay(house, worker, &job));
     match (result, task.flag.reason()) {
         (Err(panic), _) => failed(panic),
         // Told to leave, it left: whatever it says of itself, it was not done.

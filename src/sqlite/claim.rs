@@ -178,7 +178,8 @@ fn available(conn: &Connection, queue: &str, runtime: &Member, limit: usize) -> 
     let mut select = conn.prepare_cached(sql::claim(runtime.workers.len())).map_err(failed)?;
     let mut parameters: Vec<&dyn ToSql> = vec![&queue, &limit];
     parameters.extend(runtime.workers.iter().map(|worker| worker as &dyn ToSql));
-    let jobs = select.query_map(parameters.as_slice(), rows::job).map_err(failed)?;
+    let read = |row: &rusqlite::Row<'_>| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? });
+    let jobs = select.query_map(parameters.as_slice(), read).map_err(failed)?;
     let jobs = jobs.collect::<rusqlite::Result<_>>();
     if jobs.as_ref().is_err_and(is_damaged) {
         // To find it, all are read until it is come across.
@@ -203,7 +204,7 @@ fn readable(conn: &Connection, queue: &str, runtime: &Member, limit: i64) -> Res
             if runtime.damaged.lock().contains(&id) {
                 continue;
             }
-            let job = get.query_one([id], rows::job);
+            let job = get.query_one([id], |row| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? }));
             if job.as_ref().is_err_and(is_damaged) {
                 runtime.damaged.lock().insert(id);
             }

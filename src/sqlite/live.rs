@@ -93,6 +93,11 @@ impl Live {
         self.missing.lock().entry(id.to_owned()).or_insert_with(Instant::now).elapsed() >= MISSING
     }
 
+    /// Whether there is anything to be seen of a runtime: it is here, or has a sidecar.
+    pub fn has_trace(&self, id: &str) -> bool {
+        self.is_here(id) || self.sidecar(id).is_some_and(|sidecar| sidecar.exists())
+    }
+
     /// Removes what was left by runtimes that died before they were named anywhere, or after.
     pub fn sweep(&self, named: &HashSet<String>) {
         let Some((folder, name)) = self.file.as_ref().and_then(|file| file.parent().zip(file.file_name())) else {

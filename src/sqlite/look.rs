@@ -6,9 +6,10 @@ use std::path::Path;
 use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
+use super::live::Live;
 use super::{failed, rows, sql};
 use crate::Result;
-use crate::health::RuntimeHealth;
+use crate::health::{Health, RuntimeHealth};
 use crate::job::{Counts, Filter, Job, Notes, Order, State};
 
 /// How many rows a transaction that sweeps over many jobs touches at the most.
@@ -122,4 +123,11 @@ pub(super) fn notes(conn: &Connection, id: i64) -> Result<Notes> {
         |row: &rusqlite::Row<'_>| Ok(Notes { progress: text(row.get_ref(0)?), checkpoint: text(row.get_ref(1)?) });
     let mut select = conn.prepare_cached(sql::NOTES).map_err(failed)?;
     Ok(select.query_one([id], read).optional().map_err(failed)?.unwrap_or_default())
+}
+
+/// Those of the runtimes that live, and what waits for workers that none of them knows.
+pub(super) fn alive(members: Vec<RuntimeHealth>, mut waiting: BTreeMap<String, u64>, live: &Live) -> Health {
+    let runtimes: Vec<RuntimeHealth> = members.into_iter().filter(|member| !live.is_dead(&member.id)).collect();
+    waiting.retain(|worker, _| !runtimes.iter().any(|runtime| runtime.workers.contains(worker)));
+    Health { unknown_workers: waiting, runtimes, wal_bytes: 0 }
 }

@@ -1,6 +1,8 @@
 //! The default engine: one table of jobs in one SQLite file.
 
+mod care;
 mod claim;
+mod copy;
 mod cron;
 mod doubt;
 mod holder;
@@ -10,7 +12,9 @@ mod look;
 mod open;
 mod patience;
 mod peers;
+mod place;
 mod queues;
+mod read_only;
 mod rows;
 mod schema;
 mod sql;
@@ -28,28 +32,23 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 
 use crate::bell::Bell;
-use crate::engine::{Crew, Cutoffs, Engine, Member, News, Pruned, Staged};
+use crate::diagnosis::{Compacted, Diagnosis};
+use crate::engine::{Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
 use crate::error::Kind;
-use crate::health::{Health, RuntimeHealth};
+use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
 use crate::queues::{Control, QueueCheck, Queues, Rulings};
-use crate::{Durability, Error, Result};
+use crate::{Error, Result};
 use keep::{Prune, Rescue, Stage, Whose};
 use live::Live;
+pub(crate) use open::Options;
+pub(crate) use read_only::ReadOnly;
+pub(crate) use schema::Migration;
 use verbs::{Cancel, Delete, Enqueue, OneRow, Replace, Retry, Sweep, Update};
 use write::{Need, Op, Tx, Writer};
-
-/// How a file is opened.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    pub durability: Durability,
-    /// How long a call waits for the write lock before it gives up.
-    pub patience: Duration,
-    pub keep_journal_mode: bool,
-}
 
 pub(crate) struct Sqlite {
     writer: Arc<Writer>,
@@ -58,15 +57,18 @@ pub(crate) struct Sqlite {
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
     live: Live,
     bells: Mutex<HashMap<String, Bell>>,
+    patience: Duration,
+    /// What was done to the file as it was opened.
+    pub migration: Option<Migration>,
 }
 
 impl Sqlite {
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let path = open::prepare(path)?;
-        let writer = open::writer(&path, options)?;
+        let path = open::prepare(path, options)?;
+        let (writer, migration) = open::writer(&path, options)?;
         let patience = options.patience;
         let manager = SqliteConnectionManager::file(&path)
-            .with_flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .with_flags(open::WRITING)
             .with_init(move |conn| open::reader(conn, patience));
         let readers = r2d2::Pool::builder()
             .max_size(4)
@@ -78,7 +80,11 @@ impl Sqlite {
             // Opening one may take longer than somebody wants to wait for a lock.
             .connection_timeout(patience.max(Duration::from_secs(5)))
             .build_unchecked(manager);
-        Ok(Self::new(writer, Some(readers), Live::new(Some(path)), options))
+        Ok(Self { migration, ..Self::new(writer, Some(readers), Live::new(Some(path)), options) })
+    }
+
+    pub fn exposures(&self) -> Vec<String> {
+        self.file.as_deref().map_or_else(Vec::new, place::exposures)
     }
 
     pub fn in_memory(options: &Options) -> Result<Self> {
@@ -97,6 +103,8 @@ impl Sqlite {
             readers,
             live,
             bells: Mutex::default(),
+            patience: options.patience,
+            migration: None,
         }
     }
 
@@ -164,15 +172,14 @@ impl Engine for Sqlite {
     }
 
     fn health(&self) -> Result<Health> {
-        let (members, mut waiting) = self.read(|conn| Ok((look::members(conn)?, look::waiting(conn)?)))?;
+        let (members, waiting) = self.read(|conn| Ok((look::members(conn)?, look::waiting(conn)?)))?;
+        let mut health = look::alive(members, waiting, &self.live);
         let crews = self.writer.crews();
-        let mut runtimes: Vec<RuntimeHealth> =
-            members.into_iter().filter(|member| !self.live.is_dead(&member.id)).collect();
-        for runtime in &mut runtimes {
+        for runtime in &mut health.runtimes {
             runtime.pulse = crews.iter().find(|(id, _)| *id == runtime.id).map(|(_, crew)| crew.pulse());
-            waiting.retain(|worker, _| !runtime.workers.contains(worker));
         }
-        Ok(Health { unknown_workers: waiting, runtimes, wal_bytes: self.file.as_deref().map_or(0, look::wal_bytes) })
+        health.wal_bytes = self.file.as_deref().map_or(0, look::wal_bytes);
+        Ok(health)
     }
 
     fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged> {
@@ -278,7 +285,38 @@ impl Engine for Sqlite {
     }
 
     fn check(&self, queues: &Queues) -> Result<Vec<QueueCheck>> {
-        queues::check(self, queues)
+        self.read(|conn| queues::check(conn, &self.live, queues))
+    }
+
+    fn may_write(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn rows(&self, filter: &Filter, after: i64) -> Result<Vec<Row>> {
+        self.read(|conn| care::rows(conn, filter, after))
+    }
+
+    fn diagnose(&self, full: bool, now: Timestamp) -> Result<Diagnosis> {
+        let crews = self.writer.crews();
+        let pulses: HashMap<_, _> = crews.iter().map(|(id, crew)| (id.clone(), crew.pulse())).collect();
+        self.read(|conn| Ok(care::Look { conn, live: &self.live, full, now, pulses }.diagnose()))
+    }
+
+    fn backup(&self, to: &Path, over: bool) -> Result<u64> {
+        let to = copy::destination(self.file(), to, over)?;
+        let manner = copy::Manner { over, forget_runtimes: true };
+        match &self.file {
+            Some(file) => copy::snapshot(&open::read_only(file, self.patience)?, &to, &manner),
+            None => self.writer.with(|conn| copy::snapshot(conn, &to, &manner)),
+        }
+    }
+
+    fn compact(&self) -> Result<Compacted> {
+        match &self.file {
+            // On a connection of its own: those who write meanwhile wait as they do for another process.
+            Some(file) => care::compact(&open::spare(file, self.patience)?, &file.display().to_string()),
+            None => self.writer.with(|conn| care::compact(conn, "memory")),
+        }
     }
 
     fn version(&self) -> Result<i64> {

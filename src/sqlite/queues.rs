@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::live::Live;
 use super::write::{Need, Op, Tx, Writer};
-use super::{Sqlite, failed, keep, look, rows, sql, verbs};
+use super::{failed, keep, look, rows, sql, verbs};
 use crate::Result;
 use crate::engine::Crew;
 use crate::queues::{Control, Plan, QueueCheck, Queues, Row, Rulings, Run};
@@ -163,11 +164,10 @@ pub(super) fn columns(plans: &[Plan]) -> (String, String) {
 }
 
 /// The queues of all live runtimes on the file.
-pub(super) fn check(engine: &Sqlite, queues: &Queues) -> Result<Vec<QueueCheck>> {
-    let (members, rulings, executing) =
-        engine.read(|conn| Ok((members(conn)?, rulings(conn)?, keep::executing(conn)?)))?;
+pub(super) fn check(conn: &Connection, live: &Live, queues: &Queues) -> Result<Vec<QueueCheck>> {
+    let (members, rulings, executing) = (members(conn)?, rulings(conn)?, keep::executing(conn)?);
     let mut checks = Vec::new();
-    for (member, plans) in members.into_iter().filter(|(member, _)| !engine.live.is_dead(&member.id)) {
+    for (member, plans) in members.into_iter().filter(|(member, _)| !live.is_dead(&member.id)) {
         for plan in plans.into_iter().filter(|plan| queues.include(&plan.queue)) {
             let ruling = rulings.of(&plan.queue);
             if !plan.is_run(&ruling) {

@@ -70,13 +70,13 @@ WHERE unique_key = ?1 AND state = ?2 AND ",
 );
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the
-/// last: such a row waits for its rescue.
-const CLAIM_ARM: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM kiln_jobs INDEXED BY kiln_jobs_available
-WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?"
-);
+/// last: such a row waits for its rescue. What the claim knows or sets itself is not read.
+const CLAIM_ARM: &str = "
+SELECT id, NULL AS state, NULL AS queue, worker, args, meta, tags, errors, attempt, max_attempts, priority,
+  NULL AS attempted_by, inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at,
+  cancel_requested_at, expires_at
+FROM kiln_jobs INDEXED BY kiln_jobs_available
+WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?";
 
 /// How many sorted lists SQLite merges in one statement: 500, and some to spare.
 const MOST_WORKERS: usize = 400;
@@ -247,6 +247,8 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 pub(super) const LEAVE: &str = "DELETE FROM kiln_runtimes WHERE id = ?1";
 
+pub(super) const FORGET_RUNTIMES: &str = "DELETE FROM kiln_runtimes";
+
 pub(super) const MEMBERS: &str = "
 SELECT id, node, pid, port, queues, workers, started_at, plans FROM kiln_runtimes";
 
@@ -266,6 +268,29 @@ VALUES (?1, ?2, max(?3, (SELECT coalesce(max(scaled_at), 0) + 1 FROM kiln_queues
 ON CONFLICT (queue) DO UPDATE SET \"limit\" = excluded.\"limit\", scaled_at = excluded.scaled_at";
 
 pub(super) const UNSAY_LIMITS: &str = "UPDATE kiln_queues SET \"limit\" = NULL";
+
+/// All columns there are, a newer kiln's as well.
+pub(super) const ROWS: &str = "SELECT * FROM kiln_jobs";
+
+/// What a diagnosis looks for in the rows: a count, and the ids of the first.
+pub(super) const EXECUTING_SINCE: &str = "
+SELECT id, attempted_at, attempted_by, cancel_requested_at FROM kiln_jobs INDEXED BY kiln_jobs_executing
+WHERE state = 'executing' ORDER BY id";
+
+pub(super) const ALL_EXHAUSTED: &str = "
+SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_exhausted
+WHERE state = 'available' AND attempt >= max_attempts ORDER BY id";
+
+pub(super) const MALFORMED: &str = "
+SELECT id FROM kiln_jobs
+WHERE state NOT IN ('available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled', 'suspended')
+  OR typeof(args) <> 'text' OR typeof(meta) <> 'text' OR NOT json_valid(args) OR NOT json_valid(meta)
+  OR NOT json_valid(tags) OR NOT json_valid(errors) OR typeof(attempt) <> 'integer' OR attempt < 0
+  OR typeof(max_attempts) <> 'integer' OR typeof(scheduled_at) <> 'integer'
+ORDER BY id";
+
+pub(super) const LARGE: &str = "
+SELECT id FROM kiln_jobs WHERE octet_length(args) + octet_length(meta) > 65536 ORDER BY id";
 
 pub(super) const SAY_RUN: &str = "
 INSERT INTO kiln_queues (queue, run) VALUES (?1, ?2) ON CONFLICT (queue) DO UPDATE SET run = excluded.run";

@@ -13,8 +13,7 @@ const QUEUE: &str = "default";
 const WORKER: &str = "app.Worker";
 
 fn engine() -> Sqlite {
-    let patience = Duration::from_secs(5);
-    Sqlite::in_memory(&Options { durability: Durability::Full, patience, keep_journal_mode: false }).unwrap()
+    Sqlite::in_memory(&Options::default()).unwrap()
 }
 
 fn member() -> Arc<Member> {

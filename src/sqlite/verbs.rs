@@ -41,7 +41,7 @@ impl Op for Enqueue {
                 let there = check.as_ref().map_or(Ok(None), |check| double(tx, check, job))?;
                 match there {
                     Some(there) => self.jobs.push(there),
-                    None => newest = Some(enqueue_one(tx, job, check.as_ref(), newest.is_none())?),
+                    None => newest = Some(enqueue_one(tx, job, check.as_deref(), newest.is_none())?),
                 }
             }
         }

@@ -144,7 +144,7 @@ impl Drain {
     }
 
     fn execute(&self, hand: &Hand, job: Job, drained: &mut Drained) -> Result<()> {
-        let job = Arc::new(job);
+        let job = Arc::new(self.kiln.own(job));
         let result = if self.reraise {
             Ok(self.process(&job, super::fence(&job)))
         } else {
@@ -171,7 +171,7 @@ impl Drain {
         let draw = self.kiln.dice().draw();
         let delay = own.unwrap_or_else(|| backoff::default_delay(job.attempt, job.max_attempts, draw));
         hand.fail(&job, &error, delay)?;
-        if self.reraise { Err(Error::malformed(format!("{job} failed: {error}"))) } else { Ok(()) }
+        if self.reraise { Err(Error::malformed(format!("{job} failed: {}", job.shown(&error)))) } else { Ok(()) }
     }
 
     /// Runs one job through its worker, with its arguments written to JSON and read back, and nothing stored.
@@ -198,7 +198,7 @@ impl Drain {
         job.state = State::Executing;
         job.attempted_at = Some(self.kiln.clock().now());
         let fence = super::fence(&job);
-        self.process(&Arc::new(job), fence)
+        self.process(&Arc::new(self.kiln.own(job)), fence)
     }
 
     fn process(&self, job: &Arc<Job>, fence: Fence) -> Result<Outcome, Failure> {

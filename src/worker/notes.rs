@@ -68,7 +68,10 @@ impl Reporter {
         drop(state);
         let text = serde_json::to_string(&progress).unwrap_or_default();
         if let Ok(true) = self.kiln.engine().note(self.fence, Note::Progress(text)) {
-            self.kiln.observers().tell(|| Event::Progressed { job: (&*self.job).into(), progress });
+            self.kiln.observers().tell(|| {
+                let note = self.job.shown(&progress.note).into_owned();
+                Event::Progressed { job: (&*self.job).into(), progress: Progress { note, ..progress } }
+            });
         }
     }
 }
