@@ -54,6 +54,7 @@ pub struct Fault {
 pub const FULL: c_int = ffi::SQLITE_FULL;
 pub const BUSY: c_int = ffi::SQLITE_BUSY;
 pub const WRITE_ERROR: c_int = ffi::SQLITE_IOERR_WRITE;
+pub const LOCK_ERROR: c_int = ffi::SQLITE_IOERR_LOCK;
 pub const SYNC_ERROR: c_int = ffi::SQLITE_IOERR_FSYNC;
 
 /// The files below a folder, as this process writes them.
