@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod disk;
 mod hostile;
 mod neighbours;
 mod power;

@@ -8,8 +8,8 @@ use kiln::testing::{Hand, ManualClock};
 use kiln::{Durability, Filter, Job, Kiln, NewJob, Outcome, State};
 
 use crate::common::Folder;
+use crate::disk::{Act, Cut, Disk, Fault, SYNC_ERROR, Which};
 use crate::story::{STEPS, Story, key, whole};
-use crate::vfs::{Act, Cut, Disk, Fault, SYNC_ERROR, Which};
 use crate::{long, report, seed};
 
 /// What had returned when the power was cut, one line for each step of the story.

@@ -12,7 +12,7 @@ use kiln::{
 use serde_json::json;
 
 use crate::common::{Folder, ms, stranger, until};
-use crate::vfs::Disk;
+use crate::disk::Disk;
 
 pub const WORKER: &str = "app.Worker";
 const NOTER: &str = "app.Noter";

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use kiln::{Durability, Error, Kiln};
 
 use crate::common::Folder;
+use crate::disk::{Act, BUSY, Cut, FULL, Fault, LOCK_ERROR, SYNC_ERROR, WRITE_ERROR};
 use crate::story::{STEPS, Story, key, see, whole};
-use crate::vfs::{Act, BUSY, Cut, FULL, Fault, LOCK_ERROR, SYNC_ERROR, WRITE_ERROR};
 use crate::{long, report, seed};
 
 /// What came of the runs.
