@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use super::verbs::run;
+use super::verbs::{exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
@@ -125,11 +125,7 @@ fn settle(tx: &mut Tx<'_>, ack: &Ack, standing: &Standing, now: Timestamp) -> Re
 
 /// Whether the attempt is the one that completed its job.
 fn is_completed_by(conn: &Connection, fence: Fence) -> Result<bool> {
-    let Fence { id, attempt, attempted_at } = fence;
-    let found = conn
-        .prepare_cached(sql::COMPLETED)
-        .and_then(|mut select| select.query_one((id, attempt, attempted_at), |_| Ok(())).optional());
-    Ok(found.map_err(failed)?.is_some())
+    exists(conn, sql::COMPLETED, (fence.id, fence.attempt, fence.attempted_at))
 }
 
 fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {

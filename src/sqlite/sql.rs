@@ -53,6 +53,9 @@ macro_rules! stamp {
     };
 }
 
+/// Whether there may be a double at all: mostly there is none.
+pub(super) const ANY_DOUBLE: &str = "SELECT 1 FROM kiln_jobs INDEXED BY kiln_jobs_unique WHERE unique_key = ?1 LIMIT 1";
+
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
     "SELECT ",

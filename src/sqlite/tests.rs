@@ -84,6 +84,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::ENQUEUE_NEXT,
         sql::ENQUEUE_ALIKE,
         sql::REMEMBER_NEWEST,
+        sql::ANY_DOUBLE,
         sql::DOUBLE,
         sql::EXPIRE,
         sql::ERRORS,
