@@ -9,7 +9,7 @@ use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::{Claimed, Demand, Done, Turn};
-use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
+use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict, record_alone};
 
 pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
     let mut done = Done { acked: acknowledge_all(tx, &turn.acks, turn.now)?, ..Done::default() };
@@ -74,6 +74,12 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
     if ack.verdict == Verdict::Complete {
         let changed = run(tx.conn, sql::ACK_COMPLETE, (id, attempt, attempted_at, now.as_microsecond()))?;
         return Ok((changed == 1).then_some(State::Completed));
+    }
+    if let Verdict::Record { encoded } = &ack.verdict {
+        let completed = (id, attempt, attempted_at, now.as_microsecond(), record_alone(encoded));
+        if run(tx.conn, sql::ACK_RECORD, completed)? == 1 {
+            return Ok(Some(State::Completed));
+        }
     }
     let standing = tx
         .conn

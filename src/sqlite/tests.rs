@@ -92,6 +92,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::CLAIM_FRESH,
         sql::ACK_COMPLETE,
         sql::ACK_COMPLETE_MANY,
+        sql::ACK_RECORD,
         sql::COMPLETED,
         sql::ACK_STANDING,
         sql::STANDING,
