@@ -110,6 +110,7 @@ impl Runtime {
             node: self.kiln.node().to_owned(),
             workers: self.workers.names(),
             started_at: self.kiln.clock().now(),
+            damaged: Arc::default(),
         };
         let id = member.id.clone();
         let engine = self.kiln.engine();

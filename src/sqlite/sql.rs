@@ -24,9 +24,11 @@ macro_rules! enqueue {
     };
 }
 
-/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves.
-pub(super) const ENQUEUE_FIRST: &str =
-    enqueue!("(SELECT max(last_id, (SELECT ifnull(max(id), 0) FROM kiln_jobs)) + 1 FROM kiln_schema)");
+/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves. Where
+/// somebody has used the last id there is, SQLite draws one that is free.
+pub(super) const ENQUEUE_FIRST: &str = enqueue!(
+    "(SELECT nullif(max(last_id, (SELECT ifnull(max(id), 0) FROM kiln_jobs)), 9223372036854775807) + 1 FROM kiln_schema)"
+);
 
 pub(super) const ENQUEUE_NEXT: &str = enqueue!("NULL");
 
@@ -90,6 +92,12 @@ pub(super) fn claim(workers: usize) -> &'static str {
         format!("{} ORDER BY priority, scheduled_at, id LIMIT ?2", arms.join(" UNION ALL "))
     })
 }
+
+/// The ids alone, in claim order, of one worker's jobs: read from the index, they can be told where a row cannot be read.
+pub(super) const CLAIMABLE: &str = "
+SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_available
+WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?2
+ORDER BY priority, scheduled_at, id";
 
 pub(super) const CLAIM_ONE: &str = "
 UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";

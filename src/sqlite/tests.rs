@@ -18,7 +18,7 @@ fn engine() -> Sqlite {
 
 fn member() -> Arc<Member> {
     let workers = vec![WORKER.to_owned(), "app.Other".to_owned()];
-    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW })
+    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW, damaged: Arc::default() })
 }
 
 /// A job in this state, an hour old, with an attempt behind it and more to come.

@@ -3,6 +3,7 @@
 //!
 //! Alone, a caller pays no hand-off between threads; among many, a commit and its sync are shared.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, Thread};
@@ -13,7 +14,7 @@ use rusqlite::Connection;
 
 use super::patience::be_patient;
 use super::peers::Peers;
-use super::{claim, failed, holder};
+use super::{claim, doubt, failed, holder};
 use crate::engine::{Crew, Done, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
@@ -73,6 +74,8 @@ struct Line {
 struct Link {
     conn: Connection,
     synced: Option<bool>,
+    /// A sync failed, and what it concerned may be lost.
+    doubtful: Cell<bool>,
 }
 
 /// Who runs the transactions.
@@ -94,7 +97,7 @@ impl Writer {
     pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
         Self {
             line: Mutex::default(),
-            connection: Mutex::new(Link { conn, synced: None }),
+            connection: Mutex::new(Link { conn, synced: None, doubtful: Cell::new(false) }),
             crews: RwLock::default(),
             peers: Peers::default(),
             telling: Mutex::default(),
@@ -299,6 +302,7 @@ impl Writer {
         link.sync(synced)?;
         let conn = &link.conn;
         be_patient(self.patience);
+        doubt::end(conn, &link.doubtful)?;
         let execute = |sql| conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed);
         if !alone {
             execute("BEGIN IMMEDIATE")?;
@@ -313,6 +317,9 @@ impl Writer {
         match result {
             Ok(value) => Ok((value, tx.news)),
             Err(error) => {
+                if doubt::arises(&error) {
+                    link.doubtful.set(true);
+                }
                 // Some errors have rolled back already.
                 if !conn.is_autocommit() {
                     let _ = conn.execute_batch("ROLLBACK");

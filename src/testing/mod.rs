@@ -55,6 +55,7 @@ impl Hand {
             node: kiln.node().to_owned(),
             workers: workers.into_iter().map(Into::into).collect(),
             started_at: kiln.clock().now(),
+            damaged: Arc::default(),
         };
         Self { kiln: kiln.clone(), member: Arc::new(member) }
     }

@@ -54,6 +54,7 @@ pub struct Fault {
 pub const FULL: c_int = ffi::SQLITE_FULL;
 pub const BUSY: c_int = ffi::SQLITE_BUSY;
 pub const WRITE_ERROR: c_int = ffi::SQLITE_IOERR_WRITE;
+pub const LOCK_ERROR: c_int = ffi::SQLITE_IOERR_LOCK;
 pub const SYNC_ERROR: c_int = ffi::SQLITE_IOERR_FSYNC;
 
 /// The files below a folder, as this process writes them.
@@ -72,6 +73,8 @@ struct State {
     keeping: bool,
     mark: usize,
     moments: Vec<Moment>,
+    /// A sync that fails leaves the system with no memory of what it did not write, as on Linux.
+    forgetful: bool,
     /// How large the files may be together.
     room: Option<usize>,
     /// Pages written since the last commit, and in the largest transaction.
@@ -142,6 +145,11 @@ impl Disk {
     /// The disk is well again.
     pub fn heal(&self) {
         self.state.lock().fault = None;
+    }
+
+    /// What a failed sync did not write, no later sync writes.
+    pub fn forget(&self) {
+        self.state.lock().forgetful = true;
     }
 
     /// Does something that the disk does not fail at, whatever it was told.
@@ -433,6 +441,9 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
         let mut state = state.lock();
         state.keep("before a sync");
         if let Some(code) = state.act(Act::Sync, *which) {
+            if state.forgetful {
+                state.files.entry(name.clone()).or_default().since.clear();
+            }
             return code;
         }
         let content = state.files.entry(name.clone()).or_default();
