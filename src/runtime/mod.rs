@@ -3,6 +3,7 @@
 mod alarm;
 mod builder;
 mod control;
+mod crew;
 mod cron;
 mod execute;
 mod house;

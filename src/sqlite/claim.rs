@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
 
-use super::verbs::run;
+use super::verbs::{exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::{Claimed, Demand, Done, Member, Turn};
-use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
+use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict, record_alone};
 
 pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
     let mut done = Done { acked: acknowledge_all(tx, &turn.acks, turn.now)?, ..Done::default() };
@@ -75,6 +75,12 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         let changed = run(tx.conn, sql::ACK_COMPLETE, (id, attempt, attempted_at, now.as_microsecond()))?;
         return Ok((changed == 1).then_some(State::Completed));
     }
+    if let Verdict::Record { encoded } = &ack.verdict {
+        let completed = (id, attempt, attempted_at, now.as_microsecond(), record_alone(encoded));
+        if run(tx.conn, sql::ACK_RECORD, completed)? == 1 {
+            return Ok(Some(State::Completed));
+        }
+    }
     let standing = tx
         .conn
         .prepare_cached(sql::ACK_STANDING)
@@ -125,11 +131,7 @@ fn settle(tx: &mut Tx<'_>, ack: &Ack, standing: &Standing, now: Timestamp) -> Re
 
 /// Whether the attempt is the one that completed its job.
 fn is_completed_by(conn: &Connection, fence: Fence) -> Result<bool> {
-    let Fence { id, attempt, attempted_at } = fence;
-    let found = conn
-        .prepare_cached(sql::COMPLETED)
-        .and_then(|mut select| select.query_one((id, attempt, attempted_at), |_| Ok(())).optional());
-    Ok(found.map_err(failed)?.is_some())
+    exists(conn, sql::COMPLETED, (fence.id, fence.attempt, fence.attempted_at))
 }
 
 fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {

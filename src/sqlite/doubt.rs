@@ -2,6 +2,7 @@
 //! write, so that the next sync says that all is well; and at the first hole in the log, a power cut ends it.
 
 use std::cell::Cell;
+use std::error::Error as _;
 
 use rusqlite::{Connection, ffi};
 
@@ -10,8 +11,10 @@ use crate::error::Kind;
 use crate::{Error, Result};
 
 /// Whether an error means that a sync failed.
-pub(super) fn arises(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC)
+pub(super) fn arises(error: &Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<rusqlite::Error>());
+    let code = cause.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);
+    code == Some(ffi::SQLITE_IOERR_FSYNC)
 }
 
 /// Where there is doubt, writes the whole log back into the database and begins it anew: only then is anything after it

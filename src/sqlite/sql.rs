@@ -55,6 +55,9 @@ macro_rules! stamp {
     };
 }
 
+/// Whether there may be a double at all: mostly there is none.
+pub(super) const ANY_DOUBLE: &str = "SELECT 1 FROM kiln_jobs INDEXED BY kiln_jobs_unique WHERE unique_key = ?1 LIMIT 1";
+
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
     "SELECT ",
@@ -117,6 +120,11 @@ WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'exe
 pub(super) const ACK_COMPLETE_MANY: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL
 WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND state = 'executing'";
+
+/// The ack of a job that recorded a value and has nothing else in its meta, as most have.
+pub(super) const ACK_RECORD: &str = "
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL, meta = ?5
+WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing' AND meta = '{}'";
 
 /// Whether the attempt was the one that completed its job.
 pub(super) const COMPLETED: &str = "

@@ -22,6 +22,11 @@ use crate::{Durability, Error, Result};
 /// Something to do in a transaction. It may be run again after a rollback.
 pub(super) trait Op: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
+
+    /// Whether it is one statement, which alone is a transaction of its own.
+    fn is_one_statement(&self) -> bool {
+        false
+    }
 }
 
 /// A transaction that is open, and what it will have to tell.
@@ -73,8 +78,19 @@ struct Link {
     doubtful: Cell<bool>,
 }
 
-/// A runtime that leads runs so many turns before it hands over: it has other things to do as well. A caller with an op of
-/// its own runs the one that its op is in.
+/// Who runs the transactions.
+#[derive(Clone, Copy)]
+enum Leader {
+    /// Somebody with an op of its own, which is done with the first of them.
+    Caller,
+    /// A thread of a runtime.
+    Runtime,
+}
+
+/// A caller is not to be kept by the work of others for longer than this,
+const KEPT: Duration = Duration::from_micros(500);
+
+/// and a runtime's thread for no more transactions than these: it has other things to do as well.
 const TURNS: u32 = 4;
 
 impl Writer {
@@ -124,14 +140,14 @@ impl Writer {
             line.led = true;
             drop(line);
             let mut own = Own { need, op: &mut op, answer: None };
-            self.lead(Some(&mut own));
+            self.lead(Leader::Caller, Some(&mut own));
             return own.answer.expect("BUG: a leader's own op is in its first turn").map(|()| op);
         }
         let waiter = Arc::new(Waiter::new(need, op));
         line.waiting.push(waiter.clone());
         drop(line);
         if waiter.wait() == LEAD {
-            self.lead(None);
+            self.lead(Leader::Caller, None);
         }
         waiter.take()
     }
@@ -145,19 +161,19 @@ impl Writer {
         }
         line.led = true;
         drop(line);
-        self.lead(None);
+        self.lead(Leader::Runtime, None);
     }
 
-    fn lead(&self, own: Option<&mut Own<'_>>) {
+    fn lead(&self, leader: Leader, own: Option<&mut Own<'_>>) {
         // Those who are here now: one that leaves meanwhile is told of its last acks all the same.
         let crews = self.crews();
-        self.take_turns(own);
+        self.take_turns(leader, own);
         // Only now, leading no more: an observer may want to write.
         crews.iter().for_each(|(_, crew)| crew.tell());
     }
 
-    fn take_turns(&self, mut own: Option<&mut Own<'_>>) {
-        let turns = if own.is_some() { 1 } else { TURNS };
+    fn take_turns(&self, leader: Leader, mut own: Option<&mut Own<'_>>) {
+        let began = Instant::now();
         for turn in 1.. {
             let mut line = self.line.lock();
             line.again = false;
@@ -171,7 +187,11 @@ impl Writer {
                 line.led = false;
                 return;
             }
-            if turn < turns {
+            let goes_on = match leader {
+                Leader::Caller => began.elapsed() < KEPT,
+                Leader::Runtime => turn < TURNS,
+            };
+            if goes_on {
                 continue;
             }
             match line.waiting.first() {
@@ -247,7 +267,8 @@ impl Writer {
             Durability::Strict => true,
         };
         let mut turns = early.unwrap_or_default();
-        let result = self.inside(link, synced, |tx| {
+        let alone = crews.is_empty() && group.is_one_statement();
+        let result = self.inside(link, synced, alone, |tx| {
             group.run(tx)?;
             if turns.is_empty() {
                 turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
@@ -275,22 +296,30 @@ impl Writer {
         &self,
         link: &mut Link,
         synced: bool,
+        alone: bool,
         body: impl FnOnce(&mut Tx<'_>) -> Result<T>,
     ) -> Result<(T, News)> {
         link.sync(synced)?;
         let conn = &link.conn;
         be_patient(self.patience);
         doubt::end(conn, &link.doubtful)?;
-        conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).map_err(failed)?;
+        let execute = |sql| conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed);
+        if !alone {
+            execute("BEGIN IMMEDIATE")?;
+        }
         let mut tx = Tx { conn, news: News::default() };
         let result = body(&mut tx).and_then(|value| {
-            let committed = conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-            link.doubtful.set(committed.as_ref().is_err_and(doubt::arises));
-            committed.map_err(failed).map(|_| value)
+            if !alone {
+                execute("COMMIT")?;
+            }
+            Ok(value)
         });
         match result {
             Ok(value) => Ok((value, tx.news)),
             Err(error) => {
+                if doubt::arises(&error) {
+                    link.doubtful.set(true);
+                }
                 // Some errors have rolled back already.
                 if !conn.is_autocommit() {
                     let _ = conn.execute_batch("ROLLBACK");
@@ -333,6 +362,10 @@ impl Group<'_, '_> {
     fn needs_sync(&self) -> bool {
         let own = self.own.as_ref().is_some_and(|own| own.need == Need::Durable);
         own || self.waiting.iter().any(|waiting| waiting.need() == Need::Durable)
+    }
+
+    fn is_one_statement(&self) -> bool {
+        self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.op.is_one_statement())
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
