@@ -8,6 +8,7 @@ mod doubt;
 mod holder;
 mod join;
 mod keep;
+mod line;
 mod live;
 mod look;
 mod open;

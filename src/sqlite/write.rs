@@ -5,13 +5,12 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
+use super::line::{LEAD, Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
 use super::{claim, doubt, failed, holder};
@@ -382,73 +381,6 @@ impl Group<'_, '_> {
         for waiting in self.waiting {
             waiting.answer(answer());
         }
-    }
-}
-
-/// A caller whose op waits in line, without its type.
-trait Waiting: Send + Sync {
-    fn need(&self) -> Need;
-    fn run(&self, tx: &mut Tx<'_>) -> Result<()>;
-    fn answer(&self, answer: Result<()>);
-    fn promote(&self);
-}
-
-struct Waiter<O> {
-    need: Need,
-    op: Mutex<Option<O>>,
-    answer: Mutex<Option<Result<()>>>,
-    turn: AtomicU8,
-    thread: Thread,
-}
-
-const WAIT: u8 = 0;
-const LEAD: u8 = 1;
-const DONE: u8 = 2;
-
-impl<O: Op> Waiter<O> {
-    fn new(need: Need, op: O) -> Self {
-        Self {
-            need,
-            op: Mutex::new(Some(op)),
-            answer: Mutex::new(None),
-            turn: AtomicU8::new(WAIT),
-            thread: thread::current(),
-        }
-    }
-
-    fn wait(&self) -> u8 {
-        loop {
-            match self.turn.load(Ordering::Acquire) {
-                WAIT => thread::park(),
-                turn => return turn,
-            }
-        }
-    }
-
-    fn take(&self) -> Result<O> {
-        self.answer.lock().take().expect("BUG: a waiter that was not answered")?;
-        Ok(self.op.lock().take().expect("BUG: an op that was taken twice"))
-    }
-}
-
-impl<O: Op> Waiting for Waiter<O> {
-    fn need(&self) -> Need {
-        self.need
-    }
-
-    fn run(&self, tx: &mut Tx<'_>) -> Result<()> {
-        self.op.lock().as_mut().expect("BUG: an op that was taken before its answer").run(tx)
-    }
-
-    fn answer(&self, answer: Result<()>) {
-        *self.answer.lock() = Some(answer);
-        self.turn.store(DONE, Ordering::Release);
-        self.thread.unpark();
-    }
-
-    fn promote(&self) {
-        self.turn.store(LEAD, Ordering::Release);
-        self.thread.unpark();
     }
 }
 
