@@ -15,7 +15,7 @@ pub fn describe(folder: &Path) {
     let kind = file_system(folder);
     println!("machine  {cores} cores, {}", cpu.trim_start_matches([' ', '\t', ':']));
     println!("kernel   {}, load {}", read("/proc/sys/kernel/osrelease").trim(), read("/proc/loadavg").trim());
-    println!("sqlite   {}, kiln {}", rusqlite::version(), env!("CARGO_PKG_VERSION"));
+    println!("sqlite   {}", rusqlite::version());
     println!("files    on {kind}, fdatasync of 4 KiB {:.0} µs in place", sync_cost(folder));
     if kind == "tmpfs" || kind == "ramfs" {
         println!("         A SYNC COSTS NOTHING THERE: set KILN_BENCH_DIR to a folder on a disk");

@@ -264,7 +264,7 @@ impl Bench {
         match self.rounds {
             Some(most) => Turns { most, slice: Duration::MAX },
             None if self.full => Turns { most: 15, slice: Duration::MAX },
-            None => Turns { most: 9, slice: Duration::from_millis(4500) },
+            None => Turns { most: 9, slice: Duration::from_millis(3500) },
         }
     }
 

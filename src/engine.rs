@@ -2,11 +2,13 @@
 //!
 //! SQLite is the engine there is; nothing above this room knows it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::{Compacted, Diagnosis};
@@ -177,6 +179,8 @@ pub(crate) struct Member {
     pub node: String,
     pub workers: Vec<String>,
     pub started_at: Timestamp,
+    /// Jobs whose rows it found to be damaged, and leaves alone.
+    pub damaged: Arc<Mutex<HashSet<i64>>>,
 }
 
 /// A runtime, as the engine sees it: it takes part in transactions that anybody in this process runs, so that a

@@ -103,7 +103,8 @@ impl Kiln {
     ///
     /// [`is_invalid`](crate::Error::is_invalid) for a job that may not be stored, see [`NewJob`];
     /// [`is_busy`](crate::Error::is_busy), [`is_full`](crate::Error::is_full) when the database could not take it. Nothing was
-    /// written then.
+    /// written then. After any other error, that of a disk, the job is not there either, and nobody sees it; only where the
+    /// process is killed before anything else is committed may it be found after all, once and as a whole.
     pub fn enqueue(&self, job: NewJob) -> Result<Job> {
         let job = self.admit(job)?;
         let mut jobs = self.store(vec![job])?;
@@ -130,7 +131,11 @@ impl Kiln {
     /// As [`enqueue`](Self::enqueue), for the first job that cannot be stored.
     pub fn enqueue_many(&self, jobs: impl IntoIterator<Item = NewJob>) -> Result<Vec<Job>> {
         let now = self.0.clock.now();
-        let jobs = jobs.into_iter().map(|job| self.admit_at(job, now)).collect::<Result<Vec<_>>>()?;
+        let given = jobs.into_iter();
+        let mut jobs = Vec::with_capacity(given.size_hint().0);
+        for job in given {
+            jobs.push(self.admit_at(job, now)?);
+        }
         if jobs.is_empty() { Ok(Vec::new()) } else { self.store(jobs) }
     }
 
@@ -168,7 +173,10 @@ impl Kiln {
     }
 
     fn store(&self, jobs: Vec<Ready>) -> Result<Vec<Job>> {
-        let jobs: Vec<Job> = self.0.engine.enqueue(jobs)?.into_iter().map(|job| self.own(job)).collect();
+        let mut jobs = self.0.engine.enqueue(jobs)?;
+        if !self.0.redaction.is_usual() {
+            jobs.iter_mut().for_each(|job| job.redact(&self.0.redaction));
+        }
         self.0.observers.enqueued(&jobs);
         Ok(jobs)
     }

@@ -54,7 +54,7 @@ pub fn eight_threads(bench: &mut Bench) {
         bench.row("W2", &what, Unit::Rate, &rates(&ours), &rates(best), Target::AtLeast(1.0));
         bench.row("", &format!("  raw: {other_is}"), Unit::Rate, &rates(&ours), other, Target::None);
         let longest = (parts(&ours, 1.0), parts(best, 1.0));
-        bench.row("", "  longest call", Unit::Micros, &longest.0, &longest.1, Target::Within(10_000.0));
+        bench.row("W2", "  longest call", Unit::Micros, &longest.0, &longest.1, Target::Within(10_000.0));
         bench.row("", "  99 % of calls within", Unit::Micros, &parts(&ours, 0.99), &parts(best, 0.99), Target::None);
     }
 }

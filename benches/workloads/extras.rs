@@ -86,9 +86,11 @@ pub fn all(bench: &mut Bench) {
     #[cfg(feature = "tracing")]
     {
         let traced = |on: bool| {
+            let before = tracing_on::spans();
             tracing_on::switch(on);
             let run = drained(bench, watched, jobs);
             tracing_on::switch(false);
+            assert_eq!(tracing_on::spans() - before, if on { jobs } else { 0 }, "a span for each job");
             run
         };
         let (with, without) = turns(rounds, || traced(true), || traced(false));
@@ -117,6 +119,10 @@ mod tracing_on {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| tracing::subscriber::set_global_default(Counts).expect("no other subscriber"));
         ON.store(on, Ordering::Release);
+    }
+
+    pub fn spans() -> u64 {
+        SEEN.load(Ordering::Relaxed)
     }
 
     struct Counts;

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict};
+pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict, record_alone};
 pub use ack::{Fence, JobError};
 pub use cron::{Cron, Schedule};
 pub use entry::{CronEntry, Missed};

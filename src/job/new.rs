@@ -225,7 +225,7 @@ impl NewJob {
         hooks(&mut job);
         job.tags = normalize_tags(job.tags);
         job.validate()?;
-        let check = self.unique.map(|unique| unique.check(&job, now)).transpose()?;
+        let check = self.unique.map(|unique| unique.check(&job, now).map(Box::new)).transpose()?;
         Ok(Ready { job, check })
     }
 }
@@ -261,7 +261,7 @@ pub(super) struct Template {
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub job: Job,
-    pub check: Option<Check>,
+    pub check: Option<Box<Check>>,
 }
 
 impl Ready {

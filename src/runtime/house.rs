@@ -1,25 +1,23 @@
-//! The house at work: what the threads of a runtime share, and its part in every transaction.
+//! The house at work: what the threads of a runtime share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use std::{iter, thread};
 
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::alarm::Alarm;
-use super::lane::{Delivered, Lane, Task};
-use super::pending::{Claims, Pending, Share};
+use super::lane::{Lane, Task};
+use super::pending::Pending;
 use super::{Around, Settings, execute};
-use crate::engine::{Claimed, Crew, Demand, Done, Engine, Member, News, Turn};
+use crate::engine::{Engine, Member};
 use crate::event::{Event, Observers};
-use crate::health::Pulse;
 use crate::job::{Ack, Attempt, End, Fence};
 use crate::queues::{Plan, Rulings};
 use crate::worker::{Desk, Flag, Reason, Registry, Reporter};
-use crate::{Error, Job, Kiln};
+use crate::{Job, Kiln};
 
 pub(super) struct House {
     pub kiln: Kiln,
@@ -38,13 +36,13 @@ pub(super) struct House {
     /// Acks of finished attempts, until they are written.
     pub acks: Mutex<Pending>,
     /// What came of those that were written last.
-    acked: Mutex<Vec<Event>>,
-    runs: Mutex<HashMap<i64, Run>>,
+    pub acked: Mutex<Vec<Event>>,
+    pub runs: Mutex<HashMap<i64, Run>>,
     /// Rung whenever a run ends.
     ended: Condvar,
     /// Running jobs that told how far they are, and were too early to be written.
     reporters: Mutex<Vec<Arc<Reporter>>>,
-    stuck: AtomicUsize,
+    pub stuck: AtomicUsize,
     stopping: AtomicBool,
     /// Whether the scheduler looks after what waits: acks for company, claimed jobs for a thread.
     tended: AtomicBool,
@@ -64,14 +62,14 @@ pub(super) struct Settled {
 }
 
 /// A claimed attempt, until it is acknowledged.
-struct Run {
-    attempt: Attempt,
-    job: Arc<Job>,
-    lane: Arc<Lane>,
-    flag: Arc<Flag>,
+pub(super) struct Run {
+    pub attempt: Attempt,
+    pub job: Arc<Job>,
+    pub lane: Arc<Lane>,
+    pub flag: Arc<Flag>,
     /// When its time is up; then, when it is written off.
-    deadline: Option<Instant>,
-    timed_out: bool,
+    pub deadline: Option<Instant>,
+    pub timed_out: bool,
 }
 
 impl House {
@@ -121,7 +119,7 @@ impl House {
         self.kiln.clock().now()
     }
 
-    fn claiming(&self) -> bool {
+    pub fn claiming(&self) -> bool {
         !self.stopping.load(Ordering::Acquire) && self.stuck.load(Ordering::Acquire) < self.settings.max_stuck
     }
 
@@ -141,7 +139,7 @@ impl House {
     }
 
     /// How many jobs threads have begun.
-    fn executing(&self) -> usize {
+    pub fn executing(&self) -> usize {
         let ready: usize = self.lanes.read().iter().map(|lane| lane.ready()).sum();
         self.runs.lock().len().saturating_sub(ready)
     }
@@ -316,36 +314,6 @@ impl House {
             self.observers().tell(|| Event::Stuck { job: (&*job).into() });
         }
     }
-
-    /// The lane that made a demand, which may be closed by now and have a namesake.
-    fn lane_of(&self, demand: &Demand) -> Option<Arc<Lane>> {
-        self.lanes.read().iter().find(|lane| Arc::ptr_eq(&lane.queue, &demand.queue)).cloned()
-    }
-
-    fn enter(&self, lane: &Arc<Lane>, claimed: impl Iterator<Item = Claimed>) -> Vec<Task> {
-        let mut runs = self.runs.lock();
-        let enter = |Claimed { attempt, job }| {
-            let flag = Arc::new(Flag::default());
-            let job = Arc::new(job);
-            let task = Task { fence: attempt.fence, job: Arc::clone(&job), flag: Arc::clone(&flag) };
-            let run = Run { attempt, job, lane: Arc::clone(lane), flag, deadline: None, timed_out: false };
-            runs.insert(task.fence.id, run);
-            task
-        };
-        claimed.map(enter).collect()
-    }
-
-    fn hire(&self, lane: &Arc<Lane>) {
-        let house = self.itself.upgrade().expect("BUG: a house that delivers is not gone");
-        let name = format!("kiln-{}", lane.queue);
-        let place = Arc::clone(lane);
-        let hired = thread::Builder::new().name(name).spawn(move || execute::live(house, &place));
-        if hired.is_err() && lane.unborn() {
-            // Better done elsewhere or later than never.
-            self.give_back_ready();
-            lane.ring();
-        }
-    }
 }
 
 impl Desk for House {
@@ -356,123 +324,5 @@ impl Desk for House {
         }
         drop(reporters);
         self.alarm.ring();
-    }
-}
-
-impl Crew for House {
-    fn gather(&self, news: &News) -> Turn {
-        let mut demands = Vec::new();
-        let claiming = self.claiming();
-        let mut pending = self.acks.lock();
-        let Share { acks, claims } = pending.share();
-        for lane in self.lanes.read().iter() {
-            if news.rings(&lane.queue) {
-                lane.ring();
-            }
-            let may = match &claims {
-                Claims::All => !pending.is_aside(&lane.queue),
-                Claims::One(queue) => Arc::ptr_eq(queue, &lane.queue),
-                Claims::None => false,
-            };
-            if claiming
-                && may
-                && let Some(slots) = lane.demand()
-            {
-                demands.push(Demand { queue: Arc::clone(&lane.queue), limit: slots });
-            }
-        }
-        if pending.has_suspects() {
-            self.alarm.carry_on();
-        }
-        drop(pending);
-        Turn { runtime: Arc::clone(&self.member), now: self.now(), acks, demands }
-    }
-
-    fn deliver(&self, turn: Turn, done: Done) {
-        let mut pending = self.acks.lock();
-        let (jobs, again) = pending.written(Instant::now());
-        drop(pending);
-        if again {
-            self.alarm.carry_on();
-        }
-        if self.observers().any() {
-            let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
-            let events = jobs.into_iter().zip(done.acked).map(event);
-            let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
-            self.acked.lock().extend(events.chain(expired));
-        }
-        let mut claimed = done.claimed.into_iter().peekable();
-        for demand in turn.demands {
-            let Some(lane) = self.lane_of(&demand) else { continue };
-            let own = iter::from_fn(|| claimed.next_if(|claim| *claim.job.queue == *demand.queue));
-            let Delivered { missing, refused, ahead } = lane.deliver(demand.limit, self.enter(&lane, own));
-            self.give_back_tasks(&refused);
-            if ahead {
-                self.waits();
-            }
-            for _ in 0..missing {
-                self.hire(&lane);
-            }
-            if done.more {
-                lane.ring();
-            }
-        }
-    }
-
-    fn give_back(&self, turn: Turn, error: &Error) {
-        let mut pending = self.acks.lock();
-        pending.unwritable(turn.acks, &turn.demands, error, Instant::now());
-        if pending.has_suspects() {
-            self.alarm.carry_on();
-        }
-        drop(pending);
-        for demand in turn.demands {
-            if let Some(lane) = self.lane_of(&demand) {
-                lane.give_back(demand.limit);
-            }
-        }
-    }
-
-    fn tell(&self) {
-        let told = std::mem::take(&mut self.acks.lock().untold);
-        let acked = std::mem::take(&mut *self.acked.lock());
-        told.into_iter().chain(acked).for_each(|event| self.observers().tell(|| event));
-    }
-
-    fn hear(&self, news: &News) {
-        self.lanes.read().iter().filter(|lane| news.rings(&lane.queue)).for_each(|lane| lane.ring());
-        self.cancel(&news.cancelling);
-        self.alarm.due(news);
-    }
-
-    fn carry_on(&self) {
-        self.alarm.carry_on();
-    }
-
-    fn heed(&self, rulings: &Rulings) {
-        *self.rulings.lock() = rulings.clone();
-        self.arrange();
-    }
-
-    fn plans(&self) -> Vec<Plan> {
-        self.run_plans()
-    }
-
-    fn changed(&self) -> bool {
-        self.changed.swap(false, Ordering::AcqRel)
-    }
-
-    fn change(&self) {
-        self.changed.store(true, Ordering::Release);
-    }
-
-    fn pulse(&self) -> Pulse {
-        Pulse {
-            executing: self.executing(),
-            stuck: self.stuck.load(Ordering::Acquire),
-            claiming: self.claiming() && !self.acks.lock().is_halted(),
-            unwritten: self.unwritten(),
-            trouble: self.acks.lock().trouble().map(str::to_owned),
-        }
     }
 }

@@ -3,6 +3,7 @@
 mod alarm;
 mod builder;
 mod control;
+mod crew;
 mod cron;
 mod execute;
 mod house;
@@ -110,6 +111,7 @@ impl Runtime {
             node: self.kiln.node().to_owned(),
             workers: self.workers.names(),
             started_at: self.kiln.clock().now(),
+            damaged: Arc::default(),
         };
         let id = member.id.clone();
         let engine = self.kiln.engine();

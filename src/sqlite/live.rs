@@ -45,7 +45,7 @@ impl Live {
     pub fn refresh(&self) {
         for (id, lock) in self.held.lock().iter_mut() {
             if let Some(path) = self.sidecar(id)
-                && !path.exists()
+                && !is_file(&path)
                 && let Ok(file) = create(&path)
             {
                 *lock = Some(file);
@@ -74,17 +74,23 @@ impl Live {
             return false;
         }
         let Some(path) = self.sidecar(id) else { return true };
+        if path.is_symlink() {
+            // Whose it points to is not ours to lock.
+            return self.is_missing_for_long(id);
+        }
         match OpenOptions::new().read(true).write(true).open(&path).map(|file| file.try_lock()) {
             Ok(Ok(())) => true,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.missing.lock().entry(id.to_owned()).or_insert_with(Instant::now).elapsed() >= MISSING
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => self.is_missing_for_long(id),
             // In doubt it lives: a job that waits is better than one that runs twice.
             Ok(Err(_)) | Err(_) => {
                 self.missing.lock().remove(id);
                 false
             }
         }
+    }
+
+    fn is_missing_for_long(&self, id: &str) -> bool {
+        self.missing.lock().entry(id.to_owned()).or_insert_with(Instant::now).elapsed() >= MISSING
     }
 
     /// Whether there is anything to be seen of a runtime: it is here, or has a sidecar.
@@ -133,6 +139,11 @@ impl Live {
     }
 }
 
+/// A link to a file is none.
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_file())
+}
+
 fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -151,7 +162,9 @@ fn create(path: &Path) -> Result<File> {
     let mut unborn = path.as_os_str().to_owned();
     unborn.push(UNBORN);
     loop {
-        let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
+        // Whatever has this name is nobody's by now, and is not to be followed where it is a link.
+        let _ = std::fs::remove_file(&unborn);
+        let file = private(OpenOptions::new().read(true).write(true).create_new(true))
             .open(&unborn)
             .map_err(|error| failed("cannot create the sidecar file").because(error))?;
         // Others hold it for a look at the most.

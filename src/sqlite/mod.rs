@@ -4,8 +4,11 @@ mod care;
 mod claim;
 mod copy;
 mod cron;
+mod doubt;
 mod holder;
+mod join;
 mod keep;
+mod line;
 mod live;
 mod look;
 mod open;
@@ -47,7 +50,7 @@ pub(crate) use open::Options;
 pub(crate) use read_only::ReadOnly;
 pub(crate) use schema::Migration;
 use verbs::{Cancel, Delete, Enqueue, OneRow, Replace, Retry, Sweep, Update};
-use write::{Need, Op, Tx, Writer};
+use write::{Need, Writer};
 
 pub(crate) struct Sqlite {
     writer: Arc<Writer>,
@@ -188,7 +191,9 @@ impl Engine for Sqlite {
         }
         let stage = Stage { queues: queues.to_vec(), now, batch, staged: 0 };
         let staged = self.writer.write(Need::Ride, stage)?.staged;
-        Ok(Staged { staged, next_due: self.read(|conn| keep::next_due(conn, queues))? })
+        // They are staged; when to stage again is asked again where it cannot be told now.
+        let next_due = self.read(|conn| keep::next_due(conn, queues)).unwrap_or(Some(now));
+        Ok(Staged { staged, next_due })
     }
 
     fn rescue(&self, now: Timestamp, batch: u32) -> Result<u64> {
@@ -265,7 +270,9 @@ impl Engine for Sqlite {
     fn say(&self, queues: &Queues, control: Control, now: Timestamp) -> Result<()> {
         let say = queues::Say { queues: queues.clone(), control, now: now.as_microsecond() };
         self.writer.write(Need::Durable, say)?;
-        self.tell_rulings()
+        // It is said, whether those here can be told now or look by themselves within a minute.
+        let _ = self.tell_rulings().or_else(|_| self.tell_rulings());
+        Ok(())
     }
 
     fn rulings(&self) -> Result<Rulings> {
@@ -327,52 +334,13 @@ impl Engine for Sqlite {
     }
 
     fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
-        self.live.enter(&member.id)?;
-        let named = self.read(|conn| {
-            let owners = keep::executing(conn)?.into_iter().map(|attempt| attempt.runtime);
-            Ok(owners.chain(look::members(conn)?.into_iter().map(|member| member.id)).collect())
-        });
-        // An error here is one of the database, and the next start sweeps as well.
-        named.iter().for_each(|named| self.live.sweep(named));
-        let bell = self.readers.as_ref().and_then(|_| {
-            let writer = Arc::downgrade(&self.writer);
-            let crew = Arc::downgrade(&crew);
-            // Without a bell, looking at the file's version has to do.
-            Bell::hang(move |news| {
-                if let (Some(writer), Some(crew)) = (writer.upgrade(), crew.upgrade()) {
-                    if news.queues_changed {
-                        writer.peers.look_again();
-                        // Where this fails, the next look at the file's version has to do.
-                        let _ = writer.tell_rulings();
-                    }
-                    crew.hear(&news);
-                    writer.turn();
-                }
-            })
-            .ok()
-        });
-        // The row to be written has it.
-        crew.changed();
-        let join = Join { member: member.clone(), crew: Arc::clone(&crew), port: bell.as_ref().map(Bell::port) };
-        let joined = self.writer.write(Need::Ride, join).and_then(|_| {
-            self.writer.attach_told(&member.id, Arc::clone(&crew))?;
-            self.writer.announce_changes(&member.id, &crew)
-        });
-        if let Err(error) = joined {
-            let _ = self.retire(&member.id);
-            self.live.leave(&member.id);
-            return Err(error);
-        }
-        if let Some(bell) = bell {
-            self.bells.lock().insert(member.id.clone(), bell);
-        }
-        Ok(())
+        self.join_with_bell(member, crew)
     }
 
     fn retire(&self, runtime: &str) -> Result<()> {
         let bell = self.bells.lock().remove(runtime);
         drop(bell);
-        self.writer.write(Need::Ride, Leave(runtime.to_owned())).map(|_| ())
+        self.writer.write(Need::Ride, join::Leave(runtime.to_owned())).map(|_| ())
     }
 
     fn leave(&self, runtime: &str) {
@@ -387,32 +355,6 @@ impl Engine for Sqlite {
 
     fn turn(&self) {
         self.writer.turn();
-    }
-}
-
-struct Join {
-    member: Member,
-    crew: Arc<dyn Crew>,
-    port: Option<u16>,
-}
-
-impl Op for Join {
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let Member { id, node, workers, started_at } = &self.member;
-        let (queues, plans) = queues::columns(&self.crew.plans());
-        let workers = rows::words_json(workers);
-        let started_at = started_at.as_microsecond();
-        let row = (id, node, std::process::id(), self.port, queues, workers, started_at, plans);
-        verbs::run(tx.conn, sql::JOIN, row)?;
-        Ok(())
-    }
-}
-
-struct Leave(String);
-
-impl Op for Leave {
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        verbs::run(tx.conn, sql::LEAVE, [&self.0]).map(|_| ())
     }
 }
 

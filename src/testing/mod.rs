@@ -57,6 +57,7 @@ impl Hand {
             node: kiln.node().to_owned(),
             workers: workers.into_iter().collect(),
             started_at: kiln.clock().now(),
+            damaged: Arc::default(),
         };
         Self { kiln: kiln.clone(), member: Arc::new(member) }
     }

@@ -1,5 +1,5 @@
 //! kiln, raw and four other queues on the same rows: `cargo run --release --manifest-path benches/peers/Cargo.toml`
-//! builds them all and prints a table in Markdown; with `-- --quick`, after shorter runs.
+//! builds them all and prints a table in Markdown; `-- --quick` after shorter runs, `-- W1 W4` of these rows.
 //!
 //! Only equal durability is compared. Each side takes its turn in every round, on a fresh file of the same disk.
 
@@ -89,9 +89,10 @@ fn main() {
     ];
     println!("\n| | sync | kiln | raw | effectum | honker | apalis-sqlite | fang |");
     println!("|---|---|---:|---:|---:|---:|---:|---:|");
-    for row in rows {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    for row in rows.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|name| name == row.name)) {
         for (level, sync) in [(Level::Full, "FULL"), (Level::Normal, "NORMAL")] {
-            row_at(&runner, &row, level, sync);
+            row_at(&runner, row, level, sync);
         }
     }
 }
@@ -179,12 +180,8 @@ fn words(peer: &str, level: Level, workload: &str, jobs: u64, more: &[(&str, u64
     match (peer, level) {
         // It means WAL, but the pragma it says is none: the file is put in WAL beforehand.
         ("effectum", Level::Normal) => say("journal", "wal"),
-        ("honker", Level::Normal) => say("sync", "NORMAL"),
+        ("honker" | "apalis", Level::Normal) => say("sync", "NORMAL"),
         ("honker" | "apalis", Level::Full) => say("sync", "FULL"),
-        ("apalis", Level::Normal) => {
-            say("sync", "NORMAL");
-            say("poll", "10");
-        }
         ("fang", Level::Full) => {
             say("journal", "wal");
             say("sleep", "10");
@@ -273,8 +270,6 @@ fn steady(runner: &Runner, side: &str, level: Level) -> Option<Figures> {
     match side {
         "kiln" => latency(&ours::steady(&place.file(), durability(level), 500, 500 * seconds)),
         "raw" => latency(&raw::steady(&place.file(), sync(level), 500, 500 * seconds)),
-        // Of the two ways it has, the one that is told of a push in the same process.
-        "apalis" => runner.told("apalis", level, "steady", 0, &[("secs", seconds), ("rate", 500), ("poll", 500)]),
         peer => runner.told(peer, level, "steady", 0, &[("secs", seconds), ("rate", 500)]),
     }
 }
