@@ -34,7 +34,7 @@
 //!
 //! | to | read |
 //! | --- | --- |
-//! | know what happens when something goes wrong | [reliability](guide::reliability) |
+//! | know what happens when something goes wrong | [reliability](guide::reliability), [what was injected](guide::injected) |
 //! | see what happens | [observing](guide::observing) |
 //! | test your jobs | [testing](guide::testing) |
 //! | ship it in an application | [desktop](guide::desktop) |

@@ -10,6 +10,7 @@
 //! | [queues] | lanes, limits, pause and resume |
 //! | [running] | progress, checkpoints, steps, cancelling, timeouts, stopping |
 //! | [reliability] | what happens when, each line with its test |
+//! | [injected] | which faults the tests inject, how often, and what came out |
 //! | [transactions] | jobs along with the application's own data |
 //! | [observing] | events, hooks, tracing, metrics, health |
 //! | [testing] | tests of a program's own jobs, with a whole file to copy |
@@ -28,6 +29,8 @@ pub mod from_huey {}
 pub mod from_oban {}
 #[doc = include_str!("from_sidekiq.md")]
 pub mod from_sidekiq {}
+#[doc = include_str!("injected.md")]
+pub mod injected {}
 #[doc = include_str!("life.md")]
 pub mod life {}
 #[doc = include_str!("observing.md")]

@@ -47,9 +47,10 @@ impl Entry {
         self.last.map_or(self.since, |last| last.max(self.since))
     }
 
-    /// All slots that are due and not settled, by looking at every minute, or every distance.
+    /// The slots that are due and not settled, by looking at every minute, or every distance, of the last two days: any
+    /// entry here has a slot in each, and none owes more than that.
     fn due(&self, now: Timestamp) -> Vec<Timestamp> {
-        let after = self.settled();
+        let after = self.settled().max(now - SignedDuration::from_hours(48));
         let from = |distance: i64| (after.as_second().div_euclid(distance) + 1) * distance;
         let slots = |distance: i64| {
             let mut second = from(distance);

@@ -83,6 +83,11 @@ fn whatever_is_drawn_the_engine_does_what_the_model_does() {
             "sleeps",
             "no job is lost, none stuck, none of a living owner rescued",
         ),
+        (
+            "the clock leaps by a year, on or back",
+            "leaps of a year",
+            "no job is lost, none stuck, no cron slot is fired twice",
+        ),
         ("attempts are rescued by their age alone", "rescues by age", "late acks change nothing"),
     ] {
         println!("reliability | simulation: {fault} | {} in {steps} steps | {outcome}", times(what));

@@ -13,6 +13,9 @@ use crate::crons::Entry;
 use crate::model::Model;
 use crate::process::{Place, Process, QUEUES, Runtime, WORKERS};
 
+/// In seconds.
+const YEAR: i64 = 365 * 24 * 3600;
+
 /// An attempt that somebody was given.
 pub struct Held {
     pub job: Job,
@@ -33,6 +36,7 @@ pub struct Ruling {
 pub struct World {
     pub dice: Rng,
     pub clock: ManualClock,
+    latest: Timestamp,
     pub place: Place,
     pub processes: Vec<Process>,
     /// The runtimes that live, each by the lock that says so.
@@ -64,6 +68,7 @@ impl World {
         let processes = (0..if in_memory { 1 } else { 2 }).map(|_| place.open(&clock, &mut dice)).collect();
         World {
             dice,
+            latest: clock.now(),
             clock,
             place,
             processes,
@@ -190,10 +195,15 @@ impl World {
                 self.count("sleeps");
                 self.dice.i64(3600..12 * 3600)
             }
+            2 if self.dice.u32(..8) == 0 => {
+                self.count("leaps of a year");
+                [-YEAR, YEAR][self.dice.usize(..2)]
+            }
             _ => self.dice.i64(0..60),
         };
         self.tell(format!("the clock moves by {seconds} s"));
         let micros = self.dice.i64(0..1000);
+        self.latest = self.latest.max(self.clock.now());
         self.clock.set(self.clock.now() + SignedDuration::from_secs(seconds) + SignedDuration::from_micros(micros));
     }
 
@@ -286,6 +296,8 @@ impl World {
         self.crons.clear();
         (0..self.processes.len()).for_each(|n| self.kill(n));
         self.tell("the end");
+        // What was to come by the latest of all clocks comes.
+        self.clock.set(self.latest.max(self.clock.now()));
         for _ in 0..1000 {
             self.clock.advance(Duration::from_secs(7200));
             let now = self.clock.now();
