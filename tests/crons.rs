@@ -930,7 +930,7 @@ fn an_entry_that_no_slot_can_be_settled_of_is_left_alone_and_others_are_fired() 
             clock.advance(Duration::from_secs(3600));
         }
     });
-    let mut next = || fired.recv_timeout(Duration::from_secs(30)).expect("it comes to an end");
+    let next = || fired.recv_timeout(Duration::from_secs(30)).expect("it comes to an end");
     assert_eq!(next(), ["last", "plain"]);
     assert_eq!(next(), ["plain"], "after the last revision there is none");
 }
