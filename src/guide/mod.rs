@@ -61,6 +61,7 @@ pub mod scheduling {}
 [`Drain::reraising`]: crate::testing::Drain::reraising
 [`ManualClock`]: crate::testing::ManualClock
 [`Hand`]: crate::testing::Hand
+[`Scratch`]: crate::testing::Scratch
 [`KilnBuilder::clock`]: crate::KilnBuilder::clock
 [`KilnBuilder::seed`]: crate::KilnBuilder::seed
 "
