@@ -13,6 +13,7 @@ pub(super) trait Waiting: Send + Sync {
     fn need(&self) -> Need;
     fn run(&self, tx: &mut Tx<'_>) -> Result<()>;
     fn answer(&self, answer: Result<()>);
+    /// Calls it to lead. It need not have its answer yet, but must not have had it.
     fn promote(&self);
 }
 
@@ -20,12 +21,12 @@ pub(super) struct Waiter<O> {
     need: Need,
     op: Mutex<Option<O>>,
     answer: Mutex<Option<Result<()>>>,
-    turn: AtomicU8,
+    call: AtomicU8,
     thread: Thread,
 }
 
-const WAIT: u8 = 0;
-pub(super) const LEAD: u8 = 1;
+/// What its thread is woken for: one of these, or both.
+const LEAD: u8 = 1;
 const DONE: u8 = 2;
 
 impl<O: Op> Waiter<O> {
@@ -34,16 +35,17 @@ impl<O: Op> Waiter<O> {
             need,
             op: Mutex::new(Some(op)),
             answer: Mutex::new(None),
-            turn: AtomicU8::new(WAIT),
+            call: AtomicU8::new(0),
             thread: thread::current(),
         }
     }
 
-    pub fn wait(&self) -> u8 {
+    /// Waits for a call; says whether it is to lead. If so, the answer may come later, but comes while it leads.
+    pub fn is_to_lead(&self) -> bool {
         loop {
-            match self.turn.load(Ordering::Acquire) {
-                WAIT => thread::park(),
-                turn => return turn,
+            match self.call.load(Ordering::Acquire) {
+                0 => thread::park(),
+                call => return call & LEAD != 0,
             }
         }
     }
@@ -65,12 +67,12 @@ impl<O: Op> Waiting for Waiter<O> {
 
     fn answer(&self, answer: Result<()>) {
         *self.answer.lock() = Some(answer);
-        self.turn.store(DONE, Ordering::Release);
+        self.call.fetch_or(DONE, Ordering::AcqRel);
         self.thread.unpark();
     }
 
     fn promote(&self) {
-        self.turn.store(LEAD, Ordering::Release);
+        self.call.fetch_or(LEAD, Ordering::AcqRel);
         self.thread.unpark();
     }
 }

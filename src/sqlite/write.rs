@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
-use super::line::{LEAD, Waiter, Waiting};
+use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
 use super::{claim, doubt, failed, holder};
@@ -87,7 +87,7 @@ enum Leader {
 }
 
 /// A caller is not to be kept by the work of others for longer than this,
-const KEPT: Duration = Duration::from_micros(500);
+const KEPT: Duration = Duration::from_micros(200);
 
 /// and a runtime's thread for no more transactions than these: it has other things to do as well.
 const TURNS: u32 = 4;
@@ -145,7 +145,7 @@ impl Writer {
         let waiter = Arc::new(Waiter::new(need, op));
         line.waiting.push(waiter.clone());
         drop(line);
-        if waiter.wait() == LEAD {
+        if waiter.is_to_lead() {
             self.lead(Leader::Caller, None);
         }
         waiter.take()
@@ -174,23 +174,27 @@ impl Writer {
     fn take_turns(&self, leader: Leader, mut own: Option<&mut Own<'_>>) {
         let began = Instant::now();
         for turn in 1.. {
+            let last = match leader {
+                Leader::Caller => began.elapsed() >= KEPT,
+                Leader::Runtime => turn == TURNS,
+            };
             let mut line = self.line.lock();
             line.again = false;
             let waiting = std::mem::take(&mut line.waiting);
             drop(line);
+            let next = if last { waiting.last() } else { None };
 
-            self.transact(own.take(), &waiting);
+            self.transact(own.take(), &waiting, next);
 
+            if next.is_some() {
+                return;
+            }
             let mut line = self.line.lock();
             if line.waiting.is_empty() && !line.again {
                 line.led = false;
                 return;
             }
-            let goes_on = match leader {
-                Leader::Caller => began.elapsed() < KEPT,
-                Leader::Runtime => turn < TURNS,
-            };
-            if goes_on {
+            if !last {
                 continue;
             }
             match line.waiting.first() {
@@ -206,8 +210,13 @@ impl Writer {
         }
     }
 
-    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>]) {
+    /// Runs a transaction, and calls who is to lead after it.
+    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>], next: Option<&Arc<dyn Waiting>>) {
         let mut link = self.connection.lock();
+        // It wakes up while this one is run, and then waits for the connection.
+        if let Some(next) = next {
+            next.promote();
+        }
         let mut group = Group { own, waiting };
         let crews = self.crews();
         let mut news = News::default();
