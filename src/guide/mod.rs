@@ -78,6 +78,7 @@ pub mod scheduling {}
 [`Drain::reraising`]: crate#features
 [`ManualClock`]: crate#features
 [`Hand`]: crate#features
+[`Scratch`]: crate#features
 [`KilnBuilder::clock`]: crate#features
 [`KilnBuilder::seed`]: crate#features
 "
