@@ -124,3 +124,75 @@ fn a_leap_day_comes_once_in_four_years_however_the_clock_gets_there() {
     assert_eq!(hand.stage(&["q"]).unwrap(), 1);
     report("a leap day, with the clock jumping about it", jumps, "its slot was fired once in each of the 2 leap years");
 }
+
+#[test]
+fn a_timeout_runs_while_the_clock_stands_still_or_is_set_back() {
+    struct Late(Meter);
+    impl Worker for Late {
+        const NAME: &'static str = "late";
+        type Args = ();
+
+        fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+            let _inside = self.0.enter();
+            job.poll(Duration::from_millis(1), || None::<()>)?;
+            Ok(Outcome::Complete)
+        }
+
+        fn timeout(&self, _: &Job) -> Option<Duration> {
+            Some(Duration::from_millis(300))
+        }
+    }
+    let clock = ManualClock::at(at("2026-03-02T22:00:00Z"));
+    let kiln = Kiln::memory_builder().clock(&clock).open().unwrap();
+    let meter = Meter::default();
+    let runtime = kiln.runtime().worker(Late(meter.clone())).start().unwrap();
+    let ids = [0, -5].map(|hours| {
+        let id = kiln.enqueue(NewJob::new("late").max_attempts(1)).unwrap().id;
+        until("it runs", || meter.inside() == 1);
+        clock.set(clock.now() + HOUR * hours);
+        let job = reaches(&kiln, id, State::Discarded);
+        assert!(job.errors[0].error.contains("timed out"), "{:?}", job.errors);
+        id
+    });
+    runtime.stop();
+    report("the clock stands still, or is set back by 5 hours, during a job with a timeout", ids.len(), "it timed out");
+}
+
+#[test]
+fn cron_slots_come_once_while_summer_time_comes_and_goes_and_the_clock_is_set_back_about_it() {
+    let mut looks = 0;
+    // Days of 23 and of 25 hours.
+    for (begin, hours) in [("2026-03-28T12:00:00Z", 47), ("2026-10-24T12:00:00Z", 49)] {
+        let clock = ManualClock::at(at(begin));
+        let kiln = Kiln::memory_builder().clock(&clock).open().unwrap();
+        let hand = Hand::new(&kiln, ["w"]);
+        for (name, expression) in [("fixed", "30 2 * * *"), ("interval", "*/20 * * * *")] {
+            kiln.cron(NewCron::new(expression, NewJob::new("w")).zone("Europe/Berlin").name(name)).unwrap();
+        }
+        let mut fired: Vec<(String, Timestamp)> = Vec::new();
+        for minutes in (10..=hours * 60).step_by(10) {
+            let now = at(begin) + SignedDuration::from_mins(minutes);
+            // Each time, somebody turns the clock an hour or two back, and looks; then it is right again.
+            for time in [now, now - HOUR, now - HOUR * 2, now] {
+                clock.set(time);
+                looks += 1;
+                fired.extend(hand.fire().unwrap().into_iter().map(|job| {
+                    let text = |key: &str| job.meta.get(key).unwrap().as_str().unwrap().to_owned();
+                    (text("cron_name"), text("cron_at").parse().unwrap())
+                }));
+            }
+        }
+        let of = |name: &str| -> Vec<Timestamp> {
+            fired.iter().filter(|(fired, _)| fired == name).map(|(_, slot)| *slot).collect()
+        };
+        assert_eq!(of("fixed").len(), 2, "once a day, also on one where 02:30 is not shown or shown twice");
+        let interval = of("interval");
+        assert_eq!(interval.len() as i64, hours * 3);
+        assert!(interval.windows(2).all(|pair| pair[1].duration_since(pair[0]) == SignedDuration::from_mins(20)));
+    }
+    report(
+        "summer time comes and goes, with the clock set back by an hour and by two at every look",
+        looks,
+        "a fixed time was fired once a day, an interval in every 20 minutes",
+    );
+}
