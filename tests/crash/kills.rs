@@ -19,6 +19,9 @@ use crate::workers::{Ends, Mood, Moody, Tick, abandonments, failures, rescued, r
 /// More than any job is attempted by itself.
 const HOPELESS: u64 = 1_000_000;
 
+/// A job keeps no more.
+const MOST_ERRORS: usize = 20;
+
 /// How far apart the slots of the cron entry are.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -209,6 +212,17 @@ fn check_job(story: &Story, job: &Job, mood: &Mood) {
         assert_eq!((job.state, attempts, failures(job) + crashes), (State::Discarded, 3, 3), "{job:?}");
         assert!(executions.len() as u64 <= 3 + snoozed(job), "{job:?}");
         assert!(rescued(job) == crashes || rescued(job) + 1 == crashes, "{job:?}");
+        return;
+    }
+    if job.errors.len() == MOST_ERRORS {
+        // Some were dropped, and with them what tells the worker how often it has failed.
+        let wanted = 1 + snoozed(job) + outcomes("failure");
+        let (ran, killed) = (executions.len() as u64, story.kills_during(&executions) as u64);
+        assert!(job.state.is_finished() && rescued(job) + 1 >= crashes, "{job:?}");
+        assert!(
+            ran <= wanted + killed,
+            "it ran {ran} times, wanted {wanted}, and lived through {killed} kills: {job:?}"
+        );
         return;
     }
     let (state, errors) = match mood.ends {
