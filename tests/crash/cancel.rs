@@ -7,6 +7,7 @@ use kiln::{State, Worker};
 use crate::child::Child;
 use crate::folder::{Folder, finished, job, wait_for};
 use crate::log::micros;
+use crate::report;
 use crate::workers::{Deaf, Held, runtime};
 
 #[test]
@@ -60,4 +61,5 @@ fn a_cancel_outlives_the_process_that_was_asked() {
     assert_eq!(finished(&kiln, bystander).attempt, 2, "the other one ran again");
     next.stop();
     assert_eq!(folder.log().read().of(id).len(), 1, "the cancelled one did not");
+    report("a process is killed with a job that was asked to leave", 1, "cancelled by the next, and not run again");
 }

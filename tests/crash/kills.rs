@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::env;
-use std::fmt::Display;
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use kiln::{Filter, Job, Missed, NewCron, NewJob, State, Worker};
 use crate::child::{Child, Role};
 use crate::folder::{Folder, drained, node, unfinished, wait_for};
 use crate::log::{Story, micros};
+use crate::report;
 use crate::workers::{Ends, Mood, Moody, Tick, abandonments, failures, rescued, runtime, snoozed};
 
 /// More than any job is attempted by itself.
@@ -161,11 +161,6 @@ fn draw(rng: &mut Rng, key: &str) -> NewJob {
     let job = Moody::job(mood).priority(rng.i64(0..10));
     let job = if hopeless { job.max_attempts(3) } else { job };
     if rng.u8(..4) == 0 { job.schedule_in(Duration::from_millis(rng.u64(..200))) } else { job }
-}
-
-/// A line for the page on what was injected.
-fn report(fault: &str, times: impl Display, outcome: &str) {
-    println!("reliability | {fault} | {times} | {outcome}");
 }
 
 fn check(story: &Story, jobs: &[Job], ticks: &[Job]) {

@@ -17,6 +17,13 @@ mod stop;
 mod together;
 mod workers;
 
+use std::fmt::Display;
+
+/// A line for the guide's page on what was injected.
+pub fn report(fault: &str, times: impl Display, outcome: &str) {
+    println!("reliability | {fault} | {times} | {outcome}");
+}
+
 /// The life of another process; nothing where this is the test itself.
 #[test]
 fn child() {

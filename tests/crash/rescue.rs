@@ -6,6 +6,7 @@ use kiln::{Kiln, State, Worker};
 
 use crate::child::{Child, LONELY, Role};
 use crate::folder::{Folder, finished, job, wait_for};
+use crate::report;
 use crate::workers::{Bomb, Deaf, Held, Mood, Moody, abandonments, rescued, runtime};
 
 /// What is promised is a second; this is for machines that have much else to do.
@@ -113,6 +114,11 @@ fn a_job_is_never_rescued_while_its_process_lives_even_stopped() {
     let story = folder.log().read();
     assert_eq!(story.of(ids[0]).len(), 1);
     story.assert_orderly();
+    report(
+        "a process is stopped in the middle of a job",
+        "3 s",
+        "nobody took its job, which ended as if nothing had been",
+    );
 }
 
 /// Where age is made to count, a job is taken from a process that lives: its late ack must be void.
@@ -141,6 +147,11 @@ fn the_ack_of_a_process_taken_for_dead_changes_nothing() {
     assert_eq!(finished(&kiln, id).attempt, 2);
     hasty.stop();
     folder.assert_nothing_left_behind();
+    report(
+        "a process is taken for dead, and acknowledges a job afterwards",
+        1,
+        "nothing changed, the job ran on elsewhere",
+    );
 }
 
 #[test]
@@ -171,4 +182,9 @@ fn a_job_that_kills_its_process_at_every_attempt_ends_discarded() {
     last.stop();
     assert_eq!(folder.log().read().of(bomb).len(), 3);
     folder.assert_nothing_left_behind();
+    report(
+        "a job kills its process at every attempt",
+        Bomb::MAX_ATTEMPTS,
+        "it ended discarded, its neighbour completed",
+    );
 }

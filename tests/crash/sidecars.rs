@@ -8,6 +8,7 @@ use kiln::{State, Worker};
 
 use crate::child::Child;
 use crate::folder::{Folder, finished, job, wait_for};
+use crate::report;
 use crate::rescue::prove_that_the_dead_are_looked_for;
 use crate::workers::{Held, runtime};
 
@@ -39,6 +40,7 @@ fn a_sidecar_deleted_under_a_living_runtime_comes_back_and_its_job_runs_once() {
     let story = folder.log().read();
     assert_eq!(story.of(id).len(), 1);
     story.assert_orderly();
+    report("the lock file of a living runtime is deleted", 2, "it came back, and the job ran once");
 }
 
 /// A look at a sidecar holds its lock for a moment. One that comes just when a lost sidecar is put back must neither
@@ -106,6 +108,7 @@ fn processes_killed_while_they_start_leave_nothing_that_the_next_does_not_clean_
     let kiln = folder.kiln();
     runtime(&kiln, &folder, 1).start().unwrap().stop();
     folder.assert_nothing_left_behind();
+    report("a process is killed while it starts", 10, "nothing was left once the next had run");
 }
 
 #[test]
