@@ -74,7 +74,27 @@ impl Crew for House {
             self.alarm.carry_on();
         }
         drop(pending);
-        Turn { runtime: Arc::clone(&self.member), now: self.now(), acks, demands }
+        Turn {
+            runtime: Arc::clone(&self.member),
+            now: self.now(),
+            acks,
+            demands,
+            company: self.company(),
+            solitude: self.settings.solitude,
+        }
+    }
+
+    fn foresee(&self, turn: &Turn, done: &Done) {
+        let Some(ledger) = self.ledger().filter(|_| !self.settings.claim_ahead.is_zero()) else { return };
+        let mut claimed = &done.claimed[..];
+        for demand in &turn.demands {
+            let of_queue = claimed.iter().take_while(|claim| *claim.job.queue == *demand.queue).count();
+            let (own, rest) = claimed.split_at(of_queue);
+            claimed = rest;
+            if let Some(lane) = self.lane_of(demand).filter(|_| !own.is_empty()) {
+                lane.foresee(own.iter().map(|claim| claim.attempt.fence), ledger);
+            }
+        }
     }
 
     fn deliver(&self, turn: Turn, done: Done) {
@@ -90,6 +110,9 @@ impl Crew for House {
             let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
             self.acked.lock().extend(events.chain(expired));
         }
+        if let Some(claim) = done.claimed.first().filter(|_| done.alone) {
+            *self.alone.lock() = Some((claim.attempt.fence, Instant::now()));
+        }
         let mut claimed = done.claimed.into_iter().peekable();
         for demand in turn.demands {
             let Some(lane) = self.lane_of(&demand) else { continue };
@@ -102,7 +125,7 @@ impl Crew for House {
             for _ in 0..missing {
                 self.hire(&lane);
             }
-            if done.more {
+            if done.more || done.held {
                 lane.ring();
             }
         }

@@ -31,6 +31,14 @@ impl Pace {
         self.0.is_some_and(|mean| mean < QUICK)
     }
 
+    /// How many jobs are begun for the price of writing down that one is: a write costs about a microsecond.
+    pub fn stride(&self) -> usize {
+        const WORTH: Duration = Duration::from_micros(100);
+        const LONGEST: usize = 16;
+        let mean = self.0.map_or(1, |mean| mean.as_nanos().max(1));
+        usize::try_from(WORTH.as_nanos() / mean).unwrap_or(LONGEST).clamp(1, LONGEST)
+    }
+
     /// How many jobs this many threads are expected to finish within `time`, and may be claimed ahead for them.
     pub fn ahead(&self, time: Duration, threads: usize) -> usize {
         let Some(mean) = self.0 else { return 0 };

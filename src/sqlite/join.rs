@@ -10,7 +10,7 @@ use crate::engine::{Crew, Engine, Member};
 
 impl Sqlite {
     pub(super) fn join_with_bell(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
-        self.live.enter(&member.id)?;
+        self.live.enter(&member.id, member.max_crashes)?;
         let named = self.read(|conn| {
             let owners = keep::executing(conn)?.into_iter().map(|attempt| attempt.runtime);
             Ok(owners.chain(look::members(conn)?.into_iter().map(|member| member.id)).collect())
@@ -61,7 +61,7 @@ struct Join {
 
 impl Op for Join {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let Member { id, node, workers, started_at } = &self.member;
+        let Member { id, node, workers, started_at, .. } = &self.member;
         let (queues, plans) = queues::columns(&self.crew.plans());
         let workers = rows::words_json(workers);
         let started_at = started_at.as_microsecond();

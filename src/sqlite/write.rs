@@ -13,8 +13,9 @@ use rusqlite::Connection;
 
 use super::patience::be_patient;
 use super::peers::Peers;
+use super::solitude::Solitude;
 use super::{claim, failed, holder};
-use crate::engine::{Crew, Done, News, Turn};
+use crate::engine::{Crew, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
 
@@ -64,10 +65,11 @@ struct Line {
     waiting: Vec<Arc<dyn Waiting>>,
 }
 
-/// The connection, and the level of syncing it is set to.
+/// The connection, the level of syncing it is set to, and who is to run alone.
 struct Link {
     conn: Connection,
     synced: Option<bool>,
+    solitude: Solitude,
 }
 
 /// A runtime that leads runs so many turns before it hands over: it has other things to do as well. A caller with an op of
@@ -78,7 +80,7 @@ impl Writer {
     pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
         Self {
             line: Mutex::default(),
-            connection: Mutex::new(Link { conn, synced: None }),
+            connection: Mutex::new(Link { conn, synced: None, solitude: Solitude::default() }),
             crews: RwLock::default(),
             peers: Peers::default(),
             telling: Mutex::default(),
@@ -244,13 +246,19 @@ impl Writer {
             Durability::Strict => true,
         };
         let mut turns = early.unwrap_or_default();
+        let mut solitude = std::mem::take(&mut link.solitude);
         let result = self.inside(link, synced, |tx| {
             group.run(tx)?;
             if turns.is_empty() {
                 turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
             }
-            turns.iter().map(|turn| claim::turn(tx, turn)).collect::<Result<Vec<Done>>>()
+            let done = claim::turns(tx, &turns, &mut solitude)?;
+            for (((_, crew), turn), done) in crews.iter().zip(&turns).zip(&done) {
+                crew.foresee(turn, done);
+            }
+            Ok(done)
         });
+        link.solitude = solitude;
         match result {
             Ok((done, news)) => {
                 self.line.lock().again |= done.iter().any(|done| done.more);
