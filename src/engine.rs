@@ -290,7 +290,9 @@ pub(crate) struct Done {
     pub more: bool,
     /// There may be jobs that have to wait, so that one can run alone.
     pub held: bool,
-    /// The job that was claimed is to run alone.
+    /// Until when, at the most, where it waits itself.
+    pub until: Option<Instant>,
+    /// The job that was claimed last is to be alone.
     pub alone: bool,
 }
 

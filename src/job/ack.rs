@@ -3,6 +3,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::crash::Crash;
 use super::new::later;
 use super::{Json, Outcome, State};
 
@@ -163,9 +164,7 @@ pub(crate) enum Verdict {
     /// Its process died while it was executing.
     Crash {
         error: String,
-        /// Whether the attempt does.
-        counts: bool,
-        discard: bool,
+        crash: Crash,
     },
 }
 
@@ -260,8 +259,8 @@ impl Ack {
                 settled.state = living(State::Available);
                 settled.attempt = (row.attempt - 1).max(0);
             }
-            Verdict::Crash { discard: true, .. } => settled.state = living(State::Discarded),
-            Verdict::Crash { counts: false, .. } => {
+            Verdict::Crash { crash: Crash::Last, .. } => settled.state = living(State::Discarded),
+            Verdict::Crash { crash: Crash::Together | Crash::Innocent, .. } => {
                 settled.state = living(State::Available);
                 settled.attempt = (row.attempt - 1).max(0);
                 settled.meta = Some(count(&row.meta, "rescued").into());
@@ -280,6 +279,7 @@ impl Ack {
     /// A job that ended by itself has shown that it can.
     fn crashes(&self, row: &Standing) -> Option<i64> {
         match &self.verdict {
+            Verdict::Crash { crash: Crash::Innocent, .. } => None,
             Verdict::Crash { .. } => Some(row.crashes.saturating_add(1)),
             Verdict::Release | Verdict::Abandon { .. } => None,
             _ => (row.crashes != 0).then_some(0),
@@ -353,9 +353,10 @@ mod tests {
             Verdict::Snooze { at, meta: Default::default() },
             Verdict::Release,
             Verdict::Abandon { error: error() },
-            Verdict::Crash { error: error(), counts: true, discard: false },
-            Verdict::Crash { error: error(), counts: false, discard: false },
-            Verdict::Crash { error: error(), counts: true, discard: true },
+            Verdict::Crash { error: error(), crash: Crash::Alone },
+            Verdict::Crash { error: error(), crash: Crash::Together },
+            Verdict::Crash { error: error(), crash: Crash::Innocent },
+            Verdict::Crash { error: error(), crash: Crash::Last },
         ] {
             let row = Standing { cancel_requested: true, ..standing() };
             assert_eq!(ack(verdict).settle(&row, at).state, State::Cancelled);
@@ -384,19 +385,19 @@ mod tests {
     #[test]
     fn a_crash_counts_and_its_attempt_where_that_is_known_to_be_its_own() {
         let at = Timestamp::UNIX_EPOCH;
-        let settled = |counts, discard, attempt| {
-            let crash = ack(Verdict::Crash { error: "e".into(), counts, discard });
-            let settled = crash.settle(&Standing { attempt, ..standing() }, at);
-            assert_eq!(settled.crashes, Some(3));
+        let settled = |crash, attempt| {
+            let ack = ack(Verdict::Crash { error: "e".into(), crash });
+            let settled = ack.settle(&Standing { attempt, ..standing() }, at);
+            assert_eq!(settled.crashes, (crash != Crash::Innocent).then_some(3));
             assert_eq!(JobError::read_all(&settled.errors.unwrap()).len(), 1);
             let rescued = settled.meta.map(|meta| meta.get("rescued").and_then(|count| count.as_i64()));
             (settled.state, settled.attempt, rescued.flatten())
         };
-        assert_eq!(settled(true, false, 2), (State::Available, 2, Some(1)));
-        assert_eq!(settled(true, false, 5), (State::Discarded, 5, None), "it was the last");
-        assert_eq!(settled(false, false, 2), (State::Available, 1, Some(1)));
-        assert_eq!(settled(false, false, 5), (State::Available, 4, Some(1)));
-        assert_eq!(settled(true, true, 2), (State::Discarded, 2, None));
+        assert_eq!(settled(Crash::Alone, 2), (State::Available, 2, Some(1)));
+        assert_eq!(settled(Crash::Alone, 5), (State::Discarded, 5, None), "it was the last");
+        assert_eq!(settled(Crash::Together, 2), (State::Available, 1, Some(1)));
+        assert_eq!(settled(Crash::Innocent, 5), (State::Available, 4, Some(1)));
+        assert_eq!(settled(Crash::Last, 2), (State::Discarded, 2, None));
     }
 
     #[test]

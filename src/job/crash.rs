@@ -1,6 +1,21 @@
 //! What the end of a process says about the jobs that were executing in it.
 
+use std::time::Duration;
+
 use super::{Fence, Verdict};
+
+/// What the end of its process is to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// Its own: nothing else ran.
+    Alone,
+    /// Its own, and the last it may have.
+    Last,
+    /// One of several did it, nobody knows which.
+    Together,
+    /// Another did it.
+    Innocent,
+}
 
 /// An attempt whose process ended.
 #[derive(Clone, Debug)]
@@ -43,7 +58,7 @@ pub(crate) fn verdicts(suspects: &[Lost]) -> Vec<Verdict> {
     if let [only] = suspects {
         let discard = only.count() >= only.max_crashes.into();
         let error = only.says(&if discard { only.last_straw() } else { String::new() });
-        return vec![Verdict::Crash { error, counts: true, discard }];
+        return vec![Verdict::Crash { error, crash: if discard { Crash::Last } else { Crash::Alone } }];
     }
     // At the first crash in company nobody has had a chance to run alone.
     let spent = |lost: &Lost| lost.count() >= lost.max_crashes.max(2).into();
@@ -54,12 +69,27 @@ pub(crate) fn verdicts(suspects: &[Lost]) -> Vec<Verdict> {
         let company = format!(", and with it {others} more; nobody knows which job it was");
         if last == Some(lost.fence.id) {
             let error = lost.says(&(company + &lost.last_straw()));
-            return Verdict::Crash { error, counts: true, discard: true };
+            return Verdict::Crash { error, crash: Crash::Last };
         }
-        let error = lost.says(&format!("{company}, so the attempt is given back, and the job runs alone from now on"));
-        Verdict::Crash { error, counts: false, discard: false }
+        // Where one is found out, it is not the others' crash.
+        let (crash, more) = match last {
+            Some(_) => (Crash::Innocent, ""),
+            None => (Crash::Together, ", and the job runs alone from now on"),
+        };
+        let error = lost.says(&format!("{company}, so the attempt is given back{more}"));
+        Verdict::Crash { error, crash }
     };
     suspects.iter().map(verdict).collect()
+}
+
+/// A wait past the end of the clock.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// How long a job with so many crashes, at least one, may keep others waiting: `base` at first, and ten times as long with
+/// each one more.
+pub(crate) fn solitude(base: Duration, crashes: i64) -> Duration {
+    let more = u32::try_from(crashes.saturating_sub(1)).unwrap_or(u32::MAX);
+    base.saturating_mul(10_u32.saturating_pow(more)).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -71,43 +101,46 @@ mod tests {
         Lost { fence, crashes, max_crashes: 3, owner: "\"r\" on \"n\"".into() }
     }
 
-    /// For each suspect: whether its attempt counts, and whether it is discarded.
-    fn ruled(suspects: &[Lost], max_crashes: u32) -> Vec<(bool, bool)> {
+    fn ruled(suspects: &[Lost], max_crashes: u32) -> Vec<Crash> {
         let suspects: Vec<Lost> = suspects.iter().map(|lost| Lost { max_crashes, ..lost.clone() }).collect();
         let told = |verdict| match verdict {
-            Verdict::Crash { counts, discard, error } => {
+            Verdict::Crash { crash, error } => {
                 assert!(error.starts_with("abandoned: the process of runtime \"r\" on \"n\" ended"), "{error}");
-                (counts, discard)
+                crash
             }
             other => panic!("{other:?}"),
         };
         verdicts(&suspects).into_iter().map(told).collect()
     }
 
-    const GIVEN_BACK: (bool, bool) = (false, false);
-    const COUNTS: (bool, bool) = (true, false);
-    const DISCARDED: (bool, bool) = (true, true);
-
     #[test]
     fn a_job_that_was_alone_is_to_blame_and_is_discarded_at_its_last_crash() {
-        assert_eq!(ruled(&[lost(1, 0)], 3), [COUNTS]);
-        assert_eq!(ruled(&[lost(1, 1)], 3), [COUNTS]);
-        assert_eq!(ruled(&[lost(1, 2)], 3), [DISCARDED]);
-        assert_eq!(ruled(&[lost(1, 0)], 1), [DISCARDED]);
-        assert_eq!(ruled(&[lost(1, 2)], u32::MAX), [COUNTS]);
+        assert_eq!(ruled(&[lost(1, 0)], 3), [Crash::Alone]);
+        assert_eq!(ruled(&[lost(1, 1)], 3), [Crash::Alone]);
+        assert_eq!(ruled(&[lost(1, 2)], 3), [Crash::Last]);
+        assert_eq!(ruled(&[lost(1, 0)], 1), [Crash::Last]);
+        assert_eq!(ruled(&[lost(1, 2)], u32::MAX), [Crash::Alone]);
     }
 
     #[test]
     fn of_several_no_attempt_counts() {
-        assert_eq!(ruled(&[lost(1, 0), lost(2, 0), lost(3, 1)], 3), [GIVEN_BACK; 3]);
-        assert_eq!(ruled(&[lost(1, 0), lost(2, 0)], 1), [GIVEN_BACK; 2], "none of them has run alone yet");
+        assert_eq!(ruled(&[lost(1, 0), lost(2, 0), lost(3, 1)], 3), [Crash::Together; 3]);
+        assert_eq!(ruled(&[lost(1, 0), lost(2, 0)], 1), [Crash::Together; 2], "none of them has run alone yet");
     }
 
     #[test]
     fn where_the_same_crash_together_again_and_again_they_are_discarded_one_after_the_other() {
-        assert_eq!(ruled(&[lost(1, 2), lost(3, 2), lost(2, 2)], 3), [GIVEN_BACK, DISCARDED, GIVEN_BACK]);
-        assert_eq!(ruled(&[lost(1, 2), lost(3, 0), lost(2, 2)], 3), [GIVEN_BACK, GIVEN_BACK, DISCARDED]);
-        assert_eq!(ruled(&[lost(1, 1), lost(2, 1)], 1), [GIVEN_BACK, DISCARDED]);
+        assert_eq!(ruled(&[lost(1, 2), lost(3, 2), lost(2, 2)], 3), [Crash::Innocent, Crash::Last, Crash::Innocent]);
+        assert_eq!(ruled(&[lost(1, 2), lost(3, 0), lost(2, 2)], 3), [Crash::Innocent, Crash::Innocent, Crash::Last]);
+        assert_eq!(ruled(&[lost(1, 1), lost(2, 1)], 1), [Crash::Innocent, Crash::Last]);
+    }
+
+    #[test]
+    fn the_more_crashes_a_job_has_the_longer_others_wait_for_it() {
+        let waits = [1, 2, 3, 4].map(|crashes| solitude(Duration::from_millis(500), crashes).as_millis());
+        assert_eq!(waits, [500, 5_000, 50_000, 500_000]);
+        assert_eq!(solitude(Duration::from_secs(1), i64::MAX), LONGEST);
+        assert_eq!((solitude(Duration::MAX, 1), solitude(Duration::ZERO, 50)), (LONGEST, Duration::ZERO));
     }
 
     #[test]

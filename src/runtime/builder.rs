@@ -46,7 +46,7 @@ pub(super) struct Retention {
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
 /// | [`claim_ahead`](Self::claim_ahead) | 10 ms |
 /// | [`max_crashes`](Self::max_crashes) | 3 |
-/// | [`solitude`](Self::solitude) | 10 s |
+/// | [`solitude`](Self::solitude) | 0.5 s |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
 ///
 /// ```
@@ -96,7 +96,7 @@ impl RuntimeBuilder {
             claim_ahead: Duration::from_millis(10),
             rescue_after: None,
             max_crashes: 3,
-            solitude: Duration::from_secs(10),
+            solitude: Duration::from_millis(500),
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
         Self {
@@ -257,13 +257,19 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How long others wait for a job that is to run alone, since its process died while it was executing: a claim that
-    /// comes to it takes nothing more, of any queue, until the jobs that run have ended; then it takes this one, and nothing
-    /// else until it has ended. All runtimes of one handle and its clones do so together; those of other processes go on.
+    /// How long others wait for a job that is to run alone, since its process died while it was executing: so long after
+    /// its first [crash](Self::max_crashes), and ten times as long with each one more. A claim that comes to such a job
+    /// takes nothing more, of any queue, until the jobs that run have ended; then it takes this one, and nothing else
+    /// until it has ended. All runtimes of one handle and its clones do so together; those of other processes go on.
     ///
-    /// Where the others do not end within this time it runs beside them, and where it does not end itself within this time
-    /// others run beside it: so no job that takes long holds up a queue for longer. `Duration::ZERO` lets none wait, and no
-    /// job runs alone.
+    /// Where the others do not end within this time it begins beside them, and where it does not end itself within this
+    /// time others begin beside it: no job that takes long keeps the others waiting for longer. So a job that takes its
+    /// process down within this time is found at once, and one that does so later when its process has died together with
+    /// it again and again: of those that have had [`max_crashes`](Self::max_crashes), the one that began last is taken
+    /// for it.
+    ///
+    /// With a second or less, all jobs of a process that was killed run again within about that time. `Duration::MAX` lets
+    /// the others wait to the end; `Duration::ZERO` lets none wait, and no job runs alone.
     ///
     /// ```
     /// use std::time::Duration;

@@ -12,6 +12,7 @@ use super::pending::{Claims, Share};
 use crate::engine::{Claimed, Crew, Demand, Done, News, Turn};
 use crate::event::Event;
 use crate::health::Pulse;
+use crate::job::{LONGEST, solitude};
 use crate::queues::{Plan, Rulings};
 use crate::worker::Flag;
 use crate::{Error, Job};
@@ -110,8 +111,14 @@ impl Crew for House {
             let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
             self.acked.lock().extend(events.chain(expired));
         }
-        if let Some(claim) = done.claimed.first().filter(|_| done.alone) {
-            *self.alone.lock() = Some((claim.attempt.fence, Instant::now()));
+        if let Some(Claimed { attempt, job }) = done.claimed.last().filter(|_| done.alone) {
+            let now = Instant::now();
+            let until = now.checked_add(solitude(self.settings.solitude, job.crashes)).unwrap_or(now + LONGEST);
+            *self.alone.lock() = Some((attempt.fence, until));
+            self.hold(until);
+        }
+        if let Some(until) = done.until {
+            self.hold(until);
         }
         let mut claimed = done.claimed.into_iter().peekable();
         for demand in turn.demands {

@@ -38,8 +38,10 @@ pub(super) struct House {
     /// What came of those that were written last.
     pub acked: Mutex<Vec<Event>>,
     pub runs: Mutex<HashMap<i64, Run>>,
-    /// The job that runs alone, and since when.
+    /// The job that nothing is begun together with, and until when.
     pub alone: Mutex<Option<(Fence, Instant)>>,
+    /// When to ask again for what had to wait.
+    held: Mutex<Option<Instant>>,
     /// Where is written what no thread has begun.
     ledger: OnceLock<Arc<dyn Ledger>>,
     /// Rung whenever a run ends.
@@ -100,6 +102,7 @@ impl House {
             acked: Mutex::default(),
             runs: Mutex::default(),
             alone: Mutex::default(),
+            held: Mutex::default(),
             ledger: OnceLock::new(),
             ended: Condvar::new(),
             reporters: Mutex::default(),
@@ -159,9 +162,9 @@ impl House {
     pub fn company(&self) -> Company {
         let mut alone = self.alone.lock();
         let runs = self.runs.lock();
-        let is_alone = |(fence, since): &(Fence, Instant)| {
-            since.elapsed() < self.settings.solitude
-                && runs.get(&fence.id).is_some_and(|run| run.attempt.fence == *fence)
+        let now = Instant::now();
+        let is_alone = |(fence, until): &(Fence, Instant)| {
+            now < *until && runs.get(&fence.id).is_some_and(|run| run.attempt.fence == *fence)
         };
         *alone = alone.filter(is_alone);
         match *alone {
@@ -169,6 +172,24 @@ impl House {
             None if runs.is_empty() => Company::Nobody,
             None => Company::Somebody,
         }
+    }
+
+    /// Others wait for somebody to be alone, until then.
+    pub fn hold(&self, until: Instant) {
+        let mut held = self.held.lock();
+        if held.is_none_or(|other| until < other) {
+            *held = Some(until);
+            self.alarm.by(until);
+        }
+    }
+
+    /// Asks again for those who have waited for long enough. Says when to look again.
+    pub fn let_go(&self, now: Instant) -> Option<Instant> {
+        let over = self.held.lock().take_if(|until| *until <= now).is_some();
+        if over {
+            self.engine().turn();
+        }
+        *self.held.lock()
     }
 
     /// How many jobs threads have begun.

@@ -28,6 +28,7 @@ pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) ->
         for demand in &turn.demands {
             done.more |= claim_queue(tx.conn, turn, demand, done, &mut room)?;
         }
+        done.until = room.until();
     }
     Ok(done)
 }

@@ -21,6 +21,8 @@ pub fn runtime_of(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> 
     let log = Arc::new(folder.log());
     kiln.runtime()
         .queue(queue, threads)
+        // Processes are killed here, and it is never a job's doing.
+        .max_crashes(u32::MAX)
         .worker(Moody { log: Arc::clone(&log) })
         .worker(Held { log: Arc::clone(&log), folder })
         .worker(Deaf { log: Arc::clone(&log) })
@@ -94,6 +96,11 @@ pub fn rescued(job: &Job) -> u64 {
 pub fn abandonments(job: &Job) -> Vec<&str> {
     let errors = job.errors.iter().map(|error| error.error.as_str());
     errors.filter(|error| error.starts_with("abandoned: the process of runtime")).collect()
+}
+
+/// Those of them that cost no attempt: others were executing as well.
+pub fn given_back(job: &Job) -> usize {
+    abandonments(job).iter().filter(|error| error.contains("the attempt is given back")).count()
 }
 
 /// The errors that the worker itself returned.
