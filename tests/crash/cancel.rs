@@ -58,7 +58,11 @@ fn a_cancel_outlives_the_process_that_was_asked() {
     assert_eq!((cancelled.state, cancelled.attempt, cancelled.errors.len()), (State::Cancelled, 0, 1));
     folder.release();
     let ran_again = finished(&kiln, bystander);
-    assert_eq!((ran_again.attempt, ran_again.errors.len()), (1, 1), "the other one ran again, and got its attempt back");
+    assert_eq!(
+        (ran_again.attempt, ran_again.errors.len()),
+        (1, 1),
+        "the other one ran again, and got its attempt back"
+    );
     next.stop();
     assert_eq!(folder.log().read().of(id).len(), 1, "the cancelled one did not");
 }
