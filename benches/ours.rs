@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use kiln::{Durability, Event, Failure, Kiln, KilnBuilder, NewJob, Outcome, Running, RuntimeBuilder, Worker};
+use kiln::{Durability, Event, Failure, Kiln, KilnBuilder, NewJob, Outcome, Running, Worker};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Run, Stamps, Watch, micros, pace};
@@ -93,11 +93,6 @@ pub fn open(path: &Path, durability: Durability, acked: &Tally) -> Kiln {
     builder(path, durability).observe(observer).open().expect("a new file")
 }
 
-/// How far claims may run ahead of free threads; zero turns it off.
-pub fn claim_ahead(builder: RuntimeBuilder, _ahead: Duration) -> RuntimeBuilder {
-    builder
-}
-
 /// Single enqueues by so many threads.
 pub fn enqueue(path: &Path, durability: Durability, threads: u64, jobs: u64) -> Run {
     let kiln = open(path, durability, &Tally::new(0));
@@ -166,7 +161,7 @@ pub fn drain(path: &Path, how: Drain, jobs: u64) -> Run {
     let kiln = open(path, how.durability, &acked);
     let mut builder = kiln.runtime().queue("default", how.limit).worker(Mailer(|_| {}));
     if let Some(ahead) = how.ahead {
-        builder = claim_ahead(builder, ahead);
+        builder = builder.claim_ahead(ahead);
     }
     let watch = Watch::start();
     let runtime = builder.start().expect("a runtime");

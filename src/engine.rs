@@ -2,11 +2,13 @@
 //!
 //! SQLite is the engine there is; nothing above this room knows it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::{Compacted, Diagnosis};
@@ -200,6 +202,8 @@ pub(crate) struct Member {
     pub started_at: Timestamp,
     /// How many crashes a job may have that it executes; with 0 they are not counted.
     pub max_crashes: u32,
+    /// Jobs whose rows it found to be damaged, and leaves alone.
+    pub damaged: Arc<Mutex<HashSet<i64>>>,
 }
 
 /// A runtime, as the engine sees it: it takes part in transactions that anybody in this process runs, so that a

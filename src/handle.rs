@@ -103,7 +103,8 @@ impl Kiln {
     ///
     /// [`is_invalid`](crate::Error::is_invalid) for a job that may not be stored, see [`NewJob`];
     /// [`is_busy`](crate::Error::is_busy), [`is_full`](crate::Error::is_full) when the database could not take it. Nothing was
-    /// written then.
+    /// written then. After any other error, that of a disk, the job is not there either, and nobody sees it; only where the
+    /// process is killed before anything else is committed may it be found after all, once and as a whole.
     pub fn enqueue(&self, job: NewJob) -> Result<Job> {
         let job = self.admit(job)?;
         let mut jobs = self.store(vec![job])?;

@@ -236,10 +236,7 @@ impl Ack {
                 settled.scheduled_at = (settled.state == State::Retryable).then_some(now);
             }
             Verdict::Record { encoded } => {
-                let mut meta = row.meta.map();
-                meta.insert("recorded".into(), Value::Bool(true));
-                meta.insert("return".into(), Value::String(encoded.clone()));
-                settled.meta = Some(meta.into());
+                settled.meta = Some(with_record(&row.meta, encoded));
             }
             Verdict::Snooze { at, meta: set } => {
                 let mut meta = count(&row.meta, "snoozed");
@@ -302,6 +299,19 @@ impl Ack {
 /// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.
 const FIRST_ERRORS: usize = 3;
 const LAST_ERRORS: usize = 17;
+
+/// The meta with a recorded value in it.
+fn with_record(meta: &Json, encoded: &str) -> Json {
+    let mut meta = meta.map();
+    meta.insert("recorded".into(), Value::Bool(true));
+    meta.insert("return".into(), Value::String(encoded.to_owned()));
+    meta.into()
+}
+
+/// The same of an empty meta. What is encoded has nothing in it that JSON would escape.
+pub(crate) fn record_alone(encoded: &str) -> String {
+    format!("{{\"recorded\":true,\"return\":\"{encoded}\"}}")
+}
 
 /// The meta with its counter `key` raised by one.
 fn count(meta: &Json, key: &str) -> serde_json::Map<String, Value> {
@@ -398,6 +408,15 @@ mod tests {
         assert_eq!(settled(Crash::Together, 2), (State::Available, 1, Some(1)));
         assert_eq!(settled(Crash::Innocent, 5), (State::Available, 4, Some(1)));
         assert_eq!(settled(Crash::Last, 2), (State::Discarded, 2, None));
+    }
+
+    #[test]
+    fn a_record_alone_is_written_as_one_among_others() {
+        let Outcome::Record { encoded } = Outcome::record(&json!({ "a": "\u{e9}\"\\", "b": [1, 2.5, null] })).unwrap()
+        else {
+            panic!("recording is recording")
+        };
+        assert_eq!(record_alone(&encoded), with_record(&Json::EMPTY, &encoded).as_str());
     }
 
     #[test]

@@ -112,6 +112,7 @@ impl Keepers {
             self.due = Due::Unknown;
             self.crons.look();
             self.house.lanes.read().iter().for_each(|lane| lane.ring());
+            let _ = self.house.engine().tell_rulings();
         }
         let rests = [
             Some(self.look),

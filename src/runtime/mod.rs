@@ -113,6 +113,7 @@ impl Runtime {
             workers: self.workers.names(),
             started_at: self.kiln.clock().now(),
             max_crashes: self.settings.max_crashes,
+            damaged: Arc::default(),
         };
         let id = member.id.clone();
         let engine = self.kiln.engine();

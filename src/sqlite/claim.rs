@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
 
 use super::solitude::{Place, Room, Solitude};
-use super::verbs::run;
+use super::verbs::{exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
-use crate::engine::{Claimed, Demand, Done, Turn};
-use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
+use crate::engine::{Claimed, Demand, Done, Member, Turn};
+use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict, record_alone};
 
 /// The turns of the runtimes in this process.
 pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) -> Result<Vec<Done>> {
@@ -90,6 +90,12 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         let changed = run(tx.conn, sql::ACK_COMPLETE, (id, attempt, attempted_at, now.as_microsecond()))?;
         return Ok((changed == 1).then_some(State::Completed));
     }
+    if let Verdict::Record { encoded } = &ack.verdict {
+        let completed = (id, attempt, attempted_at, now.as_microsecond(), record_alone(encoded));
+        if run(tx.conn, sql::ACK_RECORD, completed)? == 1 {
+            return Ok(Some(State::Completed));
+        }
+    }
     let standing = tx
         .conn
         .prepare_cached(sql::ACK_STANDING)
@@ -141,11 +147,7 @@ fn settle(tx: &mut Tx<'_>, ack: &Ack, standing: &Standing, now: Timestamp) -> Re
 
 /// Whether the attempt is the one that completed its job.
 fn is_completed_by(conn: &Connection, fence: Fence) -> Result<bool> {
-    let Fence { id, attempt, attempted_at } = fence;
-    let found = conn
-        .prepare_cached(sql::COMPLETED)
-        .and_then(|mut select| select.query_one((id, attempt, attempted_at), |_| Ok(())).optional());
-    Ok(found.map_err(failed)?.is_some())
+    exists(conn, sql::COMPLETED, (fence.id, fence.attempt, fence.attempted_at))
 }
 
 fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
@@ -171,7 +173,7 @@ fn claim_waiting(conn: &Connection, turns: &[Turn], done: &mut [Done], room: &mu
                 continue;
             }
             asked = true;
-            let found = available(conn, queue, &turn.runtime.workers, demand.limit)?;
+            let found = available(conn, queue, &turn.runtime, demand.limit)?;
             let is_next = |job: &Job| room.is_suspect(turn, job) && !has_expired(job, turn);
             let Some(suspect) = found.into_iter().find(is_next) else { continue };
             if room.is_empty() && room.place(turn, &suspect) == Place::Alone {
@@ -205,7 +207,7 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done,
     let first = done.claimed.len();
     for _ in 0..ROUNDS {
         let (begin, expired) = (done.claimed.len(), done.expired.len());
-        for job in available(conn, &demand.queue, workers, demand.limit - (begin - first))? {
+        for job in available(conn, &demand.queue, &turn.runtime, demand.limit - (begin - first))? {
             if has_expired(&job, turn) {
                 expire(conn, &job, turn.now)?;
                 done.expired.push(job);
@@ -232,15 +234,52 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done,
     Ok(true)
 }
 
-fn available(conn: &Connection, queue: &str, workers: &[String], limit: usize) -> Result<Vec<Job>> {
-    let mut select = conn.prepare_cached(sql::claim(workers.len())).map_err(failed)?;
+fn available(conn: &Connection, queue: &str, runtime: &Member, limit: usize) -> Result<Vec<Job>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    if !runtime.damaged.lock().is_empty() {
+        return readable(conn, queue, runtime, limit);
+    }
+    let mut select = conn.prepare_cached(sql::claim(runtime.workers.len())).map_err(failed)?;
     let mut parameters: Vec<&dyn ToSql> = vec![&queue, &limit];
-    parameters.extend(workers.iter().map(|worker| worker as &dyn ToSql));
-    let jobs = select
-        .query_map(parameters.as_slice(), |row| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? }))
-        .map_err(failed)?;
-    jobs.collect::<rusqlite::Result<_>>().map_err(failed)
+    parameters.extend(runtime.workers.iter().map(|worker| worker as &dyn ToSql));
+    let read = |row: &rusqlite::Row<'_>| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? });
+    let jobs = select.query_map(parameters.as_slice(), read).map_err(failed)?;
+    let jobs = jobs.collect::<rusqlite::Result<_>>();
+    if jobs.as_ref().is_err_and(is_damaged) {
+        // To find it, all are read until it is come across.
+        readable(conn, queue, runtime, i64::MAX)?;
+    }
+    jobs.map_err(failed)
+}
+
+/// Those that can be read, worker by worker. A transaction that came across a damaged row writes nothing more: the row
+/// is remembered, and left alone by the next.
+fn readable(conn: &Connection, queue: &str, runtime: &Member, limit: i64) -> Result<Vec<Job>> {
+    let mut ids = conn.prepare_cached(sql::CLAIMABLE).map_err(failed)?;
+    let mut get = conn.prepare_cached(sql::GET).map_err(failed)?;
+    let mut jobs = Vec::new();
+    for worker in &runtime.workers {
+        let mut found = ids.query((queue, worker)).map_err(failed)?;
+        while let Some(row) = found.next().map_err(failed)? {
+            if jobs.len() as i64 >= limit {
+                return Ok(jobs);
+            }
+            let id: i64 = row.get(0).map_err(failed)?;
+            if runtime.damaged.lock().contains(&id) {
+                continue;
+            }
+            let job = get.query_one([id], |row| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? }));
+            if job.as_ref().is_err_and(is_damaged) {
+                runtime.damaged.lock().insert(id);
+            }
+            jobs.push(job.map_err(failed)?);
+        }
+    }
+    Ok(jobs)
+}
+
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
 fn expire(conn: &Connection, job: &Job, now: Timestamp) -> Result<()> {

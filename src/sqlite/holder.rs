@@ -1,5 +1,6 @@
 //! Who holds the write lock, for the error of those who waited for it in vain.
 
+use std::error::Error as _;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -11,6 +12,10 @@ use crate::health::RuntimeHealth;
 /// The same error, naming the holder where he can be told, and otherwise the runtimes on the file.
 pub(super) fn named(error: Error, conn: &Connection) -> Error {
     let Some(file) = conn.path().filter(|path| !path.is_empty()) else { return error };
+    if error.source().is_none() {
+        // It is not for want of the lock.
+        return error;
+    }
     // The lock that is missing is no hindrance to reading, but if this cannot be read either, the error is good enough.
     let runtimes = look::members(conn).unwrap_or_default();
     let who = match holder(Path::new(file)) {

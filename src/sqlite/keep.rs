@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::claim::abandon;
 use super::ledger::Remains;
-use super::verbs::{deleting, run};
+use super::verbs::{deleting, exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
@@ -180,11 +180,7 @@ impl Op for Rescue {
 
 /// Whether there is an available job without an attempt left.
 pub(super) fn any_exhausted(conn: &Connection) -> Result<bool> {
-    let found = conn
-        .prepare_cached(sql::EXHAUSTED)
-        .and_then(|mut select| select.query_one([], |_| Ok(())).optional())
-        .map_err(failed)?;
-    Ok(found.is_some())
+    exists(conn, sql::EXHAUSTED, [])
 }
 
 pub(super) struct Prune {

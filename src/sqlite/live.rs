@@ -53,7 +53,7 @@ impl Live {
     pub fn refresh(&self) {
         for (id, ledger) in self.held.lock().iter() {
             if let (Some(path), Some(ledger)) = (self.sidecar(id), ledger)
-                && !path.exists()
+                && !is_file(&path)
             {
                 ledger.renew(|content| create(&path, content));
             }
@@ -84,11 +84,13 @@ impl Live {
             return false;
         }
         let Some(path) = self.sidecar(id) else { return true };
+        if path.is_symlink() {
+            // Whose it points to is not ours to lock.
+            return self.is_missing_for_long(id);
+        }
         match OpenOptions::new().read(true).write(true).open(&path).map(|file| file.try_lock()) {
             Ok(Ok(())) => true,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.missing.lock().entry(id.to_owned()).or_insert_with(Instant::now).elapsed() >= MISSING
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => self.is_missing_for_long(id),
             // In doubt it lives: a job that waits is better than one that runs twice.
             Ok(Err(_)) | Err(_) => {
                 self.missing.lock().remove(id);
@@ -101,7 +103,8 @@ impl Live {
     /// that others of it have their lock still, are dead a moment later.
     pub fn dead(&self, mut known: HashSet<String>) -> HashMap<String, Option<Remains>> {
         let remains = |id: String| {
-            let remains = self.sidecar(&id).and_then(|sidecar| Remains::read(&sidecar));
+            let sidecar = self.sidecar(&id).filter(|sidecar| is_file(sidecar));
+            let remains = sidecar.and_then(|sidecar| Remains::read(&sidecar));
             (id, remains)
         };
         let dead: Vec<String> = known.extract_if(|id| self.is_dead(id)).collect();
@@ -112,6 +115,10 @@ impl Live {
         let living: HashSet<String> = living.collect();
         let ended = |remains: &Option<Remains>| remains.as_ref().is_none_or(|it| !living.contains(&it.process));
         dead.into_iter().map(remains).filter(|(_, remains)| ended(remains)).collect()
+    }
+
+    fn is_missing_for_long(&self, id: &str) -> bool {
+        self.missing.lock().entry(id.to_owned()).or_insert_with(Instant::now).elapsed() >= MISSING
     }
 
     /// Whether there is anything to be seen of a runtime: it is here, or has a sidecar.
@@ -159,6 +166,11 @@ impl Live {
     }
 }
 
+/// A link to a file is none.
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_file())
+}
+
 fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -184,7 +196,9 @@ fn create(path: &Path, content: &[u8]) -> Result<File> {
     let mut unborn = path.as_os_str().to_owned();
     unborn.push(UNBORN);
     loop {
-        let mut file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
+        // Whatever has this name is nobody's by now, and is not to be followed where it is a link.
+        let _ = std::fs::remove_file(&unborn);
+        let mut file = private(OpenOptions::new().read(true).write(true).create_new(true))
             .open(&unborn)
             .map_err(|error| failed("cannot create the sidecar file").because(error))?;
         // Others hold it for a look at the most.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::types::Value as Sql;
+use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::live::Live;
@@ -118,7 +118,9 @@ pub(super) fn cancelling(conn: &Connection) -> Result<Vec<i64>> {
 }
 
 pub(super) fn notes(conn: &Connection, id: i64) -> Result<Notes> {
-    let read = |row: &rusqlite::Row<'_>| Ok(Notes { progress: row.get(0)?, checkpoint: row.get(1)? });
+    let text = |value: ValueRef<'_>| (value != ValueRef::Null).then(|| rows::text(value));
+    let read =
+        |row: &rusqlite::Row<'_>| Ok(Notes { progress: text(row.get_ref(0)?), checkpoint: text(row.get_ref(1)?) });
     let mut select = conn.prepare_cached(sql::NOTES).map_err(failed)?;
     Ok(select.query_one([id], read).optional().map_err(failed)?.unwrap_or_default())
 }

@@ -4,10 +4,12 @@ mod care;
 mod claim;
 mod copy;
 mod cron;
+mod doubt;
 mod holder;
 mod join;
 mod keep;
 mod ledger;
+mod line;
 mod live;
 mod look;
 mod open;
@@ -191,7 +193,9 @@ impl Engine for Sqlite {
         }
         let stage = Stage { queues: queues.to_vec(), now, batch, staged: 0 };
         let staged = self.writer.write(Need::Ride, stage)?.staged;
-        Ok(Staged { staged, next_due: self.read(|conn| keep::next_due(conn, queues))? })
+        // They are staged; when to stage again is asked again where it cannot be told now.
+        let next_due = self.read(|conn| keep::next_due(conn, queues)).unwrap_or(Some(now));
+        Ok(Staged { staged, next_due })
     }
 
     fn rescue(&self, now: Timestamp, batch: u32) -> Result<u64> {
@@ -266,7 +270,9 @@ impl Engine for Sqlite {
     fn say(&self, queues: &Queues, control: Control, now: Timestamp) -> Result<()> {
         let say = queues::Say { queues: queues.clone(), control, now: now.as_microsecond() };
         self.writer.write(Need::Durable, say)?;
-        self.tell_rulings()
+        // It is said, whether those here can be told now or look by themselves within a minute.
+        let _ = self.tell_rulings().or_else(|_| self.tell_rulings());
+        Ok(())
     }
 
     fn rulings(&self) -> Result<Rulings> {

@@ -82,8 +82,9 @@ impl Known {
         let mut rows = select.query([])?;
         let mut elsewhere = Vec::new();
         while let Some(row) = rows.next()? {
-            let port: Option<u16> = row.get(3)?;
-            if let Some(port) = port
+            // A row that somebody else wrote must not keep the others from being rung.
+            if let Ok(port) = u16::try_from(rows::integer(row.get_ref(3)?))
+                && port > 0
                 && !self.here.contains(&rows::text(row.get_ref(0)?))
             {
                 elsewhere.push(Peer { port, queues: rows::words(row.get_ref(4)?) });

@@ -142,6 +142,7 @@ mod tests {
             workers: Vec::new(),
             started_at: Timestamp::UNIX_EPOCH,
             max_crashes: 3,
+            damaged: Arc::default(),
         };
         let turn = Turn::by_hand(Arc::new(member), Timestamp::UNIX_EPOCH, Vec::new(), Vec::new());
         Turn { company, solitude: BASE, ..turn }

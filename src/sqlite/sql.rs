@@ -25,9 +25,11 @@ macro_rules! enqueue {
     };
 }
 
-/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves.
-pub(super) const ENQUEUE_FIRST: &str =
-    enqueue!("(SELECT max(last_id, (SELECT ifnull(max(id), 0) FROM kiln_jobs)) + 1 FROM kiln_schema)");
+/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves. Where
+/// somebody has used the last id there is, SQLite draws one that is free.
+pub(super) const ENQUEUE_FIRST: &str = enqueue!(
+    "(SELECT nullif(max(last_id, (SELECT ifnull(max(id), 0) FROM kiln_jobs)), 9223372036854775807) + 1 FROM kiln_schema)"
+);
 
 pub(super) const ENQUEUE_NEXT: &str = enqueue!("NULL");
 
@@ -53,6 +55,9 @@ macro_rules! stamp {
         "CASE WHEN unique_key GLOB 's*' THEN scheduled_at ELSE inserted_at END"
     };
 }
+
+/// Whether there may be a double at all: mostly there is none.
+pub(super) const ANY_DOUBLE: &str = "SELECT 1 FROM kiln_jobs INDEXED BY kiln_jobs_unique WHERE unique_key = ?1 LIMIT 1";
 
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
@@ -89,6 +94,12 @@ pub(super) fn claim(workers: usize) -> &'static str {
     })
 }
 
+/// The ids alone, in claim order, of one worker's jobs: read from the index, they can be told where a row cannot be read.
+pub(super) const CLAIMABLE: &str = "
+SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_available
+WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?2
+ORDER BY priority, scheduled_at, id";
+
 pub(super) const CLAIM_ONE: &str = "
 UPDATE kiln_jobs SET state = 'executing', attempt = ?2, attempted_at = ?3, attempted_by = ?4 WHERE id = ?1";
 
@@ -110,6 +121,11 @@ WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'exe
 pub(super) const ACK_COMPLETE_MANY: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL, crashes = 0
 WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND state = 'executing'";
+
+/// The ack of a job that recorded a value and has nothing else in its meta, as most have.
+pub(super) const ACK_RECORD: &str = "
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL, meta = ?5, crashes = 0
+WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing' AND meta = '{}'";
 
 /// Whether the attempt was the one that completed its job.
 pub(super) const COMPLETED: &str = "

@@ -18,7 +18,8 @@ fn engine() -> Sqlite {
 
 fn member() -> Arc<Member> {
     let workers = vec![WORKER.to_owned(), "app.Other".to_owned()];
-    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW, max_crashes: 0 })
+    let damaged = Arc::default();
+    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW, max_crashes: 0, damaged })
 }
 
 /// A job in this state, an hour old, with an attempt behind it and more to come.
@@ -84,6 +85,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::ENQUEUE_NEXT,
         sql::ENQUEUE_ALIKE,
         sql::REMEMBER_NEWEST,
+        sql::ANY_DOUBLE,
         sql::DOUBLE,
         sql::EXPIRE,
         sql::ERRORS,
@@ -91,6 +93,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::CLAIM_FRESH,
         sql::ACK_COMPLETE,
         sql::ACK_COMPLETE_MANY,
+        sql::ACK_RECORD,
         sql::COMPLETED,
         sql::ACK_STANDING,
         sql::STANDING,

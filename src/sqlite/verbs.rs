@@ -21,6 +21,10 @@ pub(super) struct Enqueue {
 }
 
 impl Op for Enqueue {
+    fn is_one_statement(&self) -> bool {
+        matches!(&self.ready[..], [Ready { check: None, .. }])
+    }
+
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.jobs.clear();
         self.ready.iter_mut().for_each(|ready| ready.job.id = 0);
@@ -135,8 +139,16 @@ pub(super) fn deleting<T>(conn: &Connection, delete: impl FnOnce() -> Result<T>)
     Ok(deleted)
 }
 
+/// Whether the query finds anything.
+pub(super) fn exists(conn: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<bool> {
+    conn.prepare_cached(sql).and_then(|mut select| select.exists(parameters)).map_err(failed)
+}
+
 /// The job that is there already, with what it was given of the new one.
 fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
+    if !exists(tx.conn, sql::ANY_DOUBLE, [&check.key])? {
+        return Ok(None);
+    }
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
     let expired = check.expired_by(new).map_or(i64::MIN, Timestamp::as_microsecond);
     for state in &check.states {

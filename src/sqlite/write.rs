@@ -3,18 +3,18 @@
 //!
 //! Alone, a caller pays no hand-off between threads; among many, a commit and its sync are shared.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
+use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
 use super::solitude::Solitude;
-use super::{claim, failed, holder};
+use super::{claim, doubt, failed, holder};
 use crate::engine::{Crew, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
@@ -22,6 +22,11 @@ use crate::{Durability, Error, Result};
 /// Something to do in a transaction. It may be run again after a rollback.
 pub(super) trait Op: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
+
+    /// Whether it is one statement, which alone is a transaction of its own.
+    fn is_one_statement(&self) -> bool {
+        false
+    }
 }
 
 /// A transaction that is open, and what it will have to tell.
@@ -70,17 +75,35 @@ struct Link {
     conn: Connection,
     synced: Option<bool>,
     solitude: Solitude,
+    /// A sync failed, and what it concerned may be lost.
+    doubtful: Cell<bool>,
 }
 
-/// A runtime that leads runs so many turns before it hands over: it has other things to do as well. A caller with an op of
-/// its own runs the one that its op is in.
+/// Who runs the transactions.
+#[derive(Clone, Copy)]
+enum Leader {
+    /// Somebody with an op of its own, which is done with the first of them.
+    Caller,
+    /// A thread of a runtime.
+    Runtime,
+}
+
+/// A caller is not to be kept by the work of others for longer than this,
+const KEPT: Duration = Duration::from_micros(200);
+
+/// and a runtime's thread for no more transactions than these: it has other things to do as well.
 const TURNS: u32 = 4;
 
 impl Writer {
     pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
         Self {
             line: Mutex::default(),
-            connection: Mutex::new(Link { conn, synced: None, solitude: Solitude::default() }),
+            connection: Mutex::new(Link {
+                conn,
+                synced: None,
+                solitude: Solitude::default(),
+                doubtful: Cell::new(false),
+            }),
             crews: RwLock::default(),
             peers: Peers::default(),
             telling: Mutex::default(),
@@ -123,14 +146,14 @@ impl Writer {
             line.led = true;
             drop(line);
             let mut own = Own { need, op: &mut op, answer: None };
-            self.lead(Some(&mut own));
+            self.lead(Leader::Caller, Some(&mut own));
             return own.answer.expect("BUG: a leader's own op is in its first turn").map(|()| op);
         }
         let waiter = Arc::new(Waiter::new(need, op));
         line.waiting.push(waiter.clone());
         drop(line);
-        if waiter.wait() == LEAD {
-            self.lead(None);
+        if waiter.is_to_lead() {
+            self.lead(Leader::Caller, None);
         }
         waiter.take()
     }
@@ -144,33 +167,41 @@ impl Writer {
         }
         line.led = true;
         drop(line);
-        self.lead(None);
+        self.lead(Leader::Runtime, None);
     }
 
-    fn lead(&self, own: Option<&mut Own<'_>>) {
+    fn lead(&self, leader: Leader, own: Option<&mut Own<'_>>) {
         // Those who are here now: one that leaves meanwhile is told of its last acks all the same.
         let crews = self.crews();
-        self.take_turns(own);
+        self.take_turns(leader, own);
         // Only now, leading no more: an observer may want to write.
         crews.iter().for_each(|(_, crew)| crew.tell());
     }
 
-    fn take_turns(&self, mut own: Option<&mut Own<'_>>) {
-        let turns = if own.is_some() { 1 } else { TURNS };
+    fn take_turns(&self, leader: Leader, mut own: Option<&mut Own<'_>>) {
+        let began = Instant::now();
         for turn in 1.. {
+            let last = match leader {
+                Leader::Caller => began.elapsed() >= KEPT,
+                Leader::Runtime => turn == TURNS,
+            };
             let mut line = self.line.lock();
             line.again = false;
             let waiting = std::mem::take(&mut line.waiting);
             drop(line);
+            let next = if last { waiting.last() } else { None };
 
-            self.transact(own.take(), &waiting);
+            self.transact(own.take(), &waiting, next);
 
+            if next.is_some() {
+                return;
+            }
             let mut line = self.line.lock();
             if line.waiting.is_empty() && !line.again {
                 line.led = false;
                 return;
             }
-            if turn < turns {
+            if !last {
                 continue;
             }
             match line.waiting.first() {
@@ -186,8 +217,13 @@ impl Writer {
         }
     }
 
-    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>]) {
+    /// Runs a transaction, and calls who is to lead after it.
+    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>], next: Option<&Arc<dyn Waiting>>) {
         let mut link = self.connection.lock();
+        // It wakes up while this one is run, and then waits for the connection.
+        if let Some(next) = next {
+            next.promote();
+        }
         let mut group = Group { own, waiting };
         let crews = self.crews();
         let mut news = News::default();
@@ -247,7 +283,8 @@ impl Writer {
         };
         let mut turns = early.unwrap_or_default();
         let mut solitude = std::mem::take(&mut link.solitude);
-        let result = self.inside(link, synced, |tx| {
+        let alone = crews.is_empty() && group.is_one_statement();
+        let result = self.inside(link, synced, alone, |tx| {
             group.run(tx)?;
             if turns.is_empty() {
                 turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
@@ -280,20 +317,30 @@ impl Writer {
         &self,
         link: &mut Link,
         synced: bool,
+        alone: bool,
         body: impl FnOnce(&mut Tx<'_>) -> Result<T>,
     ) -> Result<(T, News)> {
         link.sync(synced)?;
         let conn = &link.conn;
         be_patient(self.patience);
-        conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).map_err(failed)?;
+        doubt::end(conn, &link.doubtful)?;
+        let execute = |sql| conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed);
+        if !alone {
+            execute("BEGIN IMMEDIATE")?;
+        }
         let mut tx = Tx { conn, news: News::default() };
         let result = body(&mut tx).and_then(|value| {
-            conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map_err(failed)?;
+            if !alone {
+                execute("COMMIT")?;
+            }
             Ok(value)
         });
         match result {
             Ok(value) => Ok((value, tx.news)),
             Err(error) => {
+                if doubt::arises(&error) {
+                    link.doubtful.set(true);
+                }
                 // Some errors have rolled back already.
                 if !conn.is_autocommit() {
                     let _ = conn.execute_batch("ROLLBACK");
@@ -338,6 +385,10 @@ impl Group<'_, '_> {
         own || self.waiting.iter().any(|waiting| waiting.need() == Need::Durable)
     }
 
+    fn is_one_statement(&self) -> bool {
+        self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.op.is_one_statement())
+    }
+
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         if let Some(own) = &mut self.own {
             own.op.run(tx)?;
@@ -352,73 +403,6 @@ impl Group<'_, '_> {
         for waiting in self.waiting {
             waiting.answer(answer());
         }
-    }
-}
-
-/// A caller whose op waits in line, without its type.
-trait Waiting: Send + Sync {
-    fn need(&self) -> Need;
-    fn run(&self, tx: &mut Tx<'_>) -> Result<()>;
-    fn answer(&self, answer: Result<()>);
-    fn promote(&self);
-}
-
-struct Waiter<O> {
-    need: Need,
-    op: Mutex<Option<O>>,
-    answer: Mutex<Option<Result<()>>>,
-    turn: AtomicU8,
-    thread: Thread,
-}
-
-const WAIT: u8 = 0;
-const LEAD: u8 = 1;
-const DONE: u8 = 2;
-
-impl<O: Op> Waiter<O> {
-    fn new(need: Need, op: O) -> Self {
-        Self {
-            need,
-            op: Mutex::new(Some(op)),
-            answer: Mutex::new(None),
-            turn: AtomicU8::new(WAIT),
-            thread: thread::current(),
-        }
-    }
-
-    fn wait(&self) -> u8 {
-        loop {
-            match self.turn.load(Ordering::Acquire) {
-                WAIT => thread::park(),
-                turn => return turn,
-            }
-        }
-    }
-
-    fn take(&self) -> Result<O> {
-        self.answer.lock().take().expect("BUG: a waiter that was not answered")?;
-        Ok(self.op.lock().take().expect("BUG: an op that was taken twice"))
-    }
-}
-
-impl<O: Op> Waiting for Waiter<O> {
-    fn need(&self) -> Need {
-        self.need
-    }
-
-    fn run(&self, tx: &mut Tx<'_>) -> Result<()> {
-        self.op.lock().as_mut().expect("BUG: an op that was taken before its answer").run(tx)
-    }
-
-    fn answer(&self, answer: Result<()>) {
-        *self.answer.lock() = Some(answer);
-        self.turn.store(DONE, Ordering::Release);
-        self.thread.unpark();
-    }
-
-    fn promote(&self) {
-        self.turn.store(LEAD, Ordering::Release);
-        self.thread.unpark();
     }
 }
 

@@ -56,6 +56,7 @@ impl Hand {
             workers: workers.into_iter().map(Into::into).collect(),
             started_at: kiln.clock().now(),
             max_crashes: 0,
+            damaged: Arc::default(),
         };
         Self { kiln: kiln.clone(), member: Arc::new(member) }
     }

@@ -6,11 +6,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod disk;
+mod hostile;
 mod neighbours;
 mod power;
 mod running;
 mod space;
 mod story;
+mod time;
 mod vfs;
 mod writes;
 

@@ -8,8 +8,8 @@ use kiln::testing::{Hand, ManualClock};
 use kiln::{Durability, Filter, Job, Kiln, NewJob, Outcome, State};
 
 use crate::common::Folder;
+use crate::disk::{Act, Cut, Disk, Fault, SYNC_ERROR, Which};
 use crate::story::{STEPS, Story, key, whole};
-use crate::vfs::{Act, Cut, Disk, Which};
 use crate::{long, report, seed};
 
 /// What had returned when the power was cut, one line for each step of the story.
@@ -213,6 +213,44 @@ fn a_job_whose_ack_a_power_cut_took_is_rescued_and_runs_again() {
     assert_eq!(kiln.count(Filter::new().worker("w")).unwrap().state(State::Completed), 5);
 }
 
+/// Linux marks what it could not write as written: a second sync says that all is well, and the log has a hole, beyond
+/// which nothing is found after a power cut.
+#[test]
+fn an_enqueue_that_returned_after_a_failed_sync_is_there_after_a_power_cut() {
+    for reader in [false, true] {
+        let folder = Folder::new();
+        let disk = Disk::at(folder.db().parent().unwrap());
+        let kiln = Kiln::builder(folder.db()).patience(crate::common::ms(50)).open().unwrap();
+        let hand = Hand::new(&kiln, ["w"]);
+        kiln.enqueue(NewJob::new("w")).unwrap();
+        // These ride, and are not on the disk when the sync fails.
+        let job = hand.claim("default", 1).unwrap().remove(0);
+        assert!(hand.ack(&job, Outcome::Complete).unwrap());
+        let stuck = crate::common::stranger(&folder.db());
+        if reader {
+            stuck.execute_batch("BEGIN; SELECT count(*) FROM kiln_jobs").unwrap();
+        }
+        disk.forget();
+        disk.fail(Fault { act: Act::Sync, nth: 1, code: SYNC_ERROR, lasts: false });
+        let first = kiln.enqueue(NewJob::new("late"));
+        assert_eq!(disk.injected(), 1);
+        assert_eq!(first.is_err(), reader, "what cannot be made safe is not said to be: {first:?}");
+        stuck.execute_batch(if reader { "COMMIT" } else { "" }).unwrap();
+        kiln.enqueue(NewJob::new("late")).unwrap();
+
+        let left = Folder::new();
+        disk.now().cut(&mut Cut::Unsynced, left.db().parent().unwrap());
+        let found = left.open().count(Filter::new().worker("late")).unwrap().total();
+        assert_eq!(found, if reader { 1 } else { 2 }, "with a reader: {reader}");
+        whole(&left.db());
+    }
+    report(
+        "a sync fails, the system forgets what it did not write, the power is cut",
+        "2 times, once with a reader that keeps the log from being begun anew",
+        "every enqueue that returned Ok afterwards was there",
+    );
+}
+
 /// How often each part of a script waits for the disk, by mode.
 #[test]
 fn each_mode_syncs_as_often_as_the_table_says() {
@@ -252,4 +290,35 @@ fn each_mode_syncs_as_often_as_the_table_says() {
             format!("{found:?}"),
         );
     }
+}
+
+const NEW_FILE: &str = "KILN_TEST_NEW_FILE";
+
+/// A new file's name is as durable as its content: its folder is synced before the first enqueue returns. Seen by
+/// looking on as the system is called, where there is a tool for that.
+#[test]
+fn the_name_of_a_new_file_is_synced_before_its_first_job_is() {
+    if let Some(folder) = std::env::var_os(NEW_FILE) {
+        let kiln = Kiln::open(Path::new(&folder).join("jobs.db")).unwrap();
+        kiln.enqueue(NewJob::new("w")).unwrap();
+        return;
+    }
+    let folder = Folder::new();
+    let place = std::fs::canonicalize(folder.db().parent().unwrap()).unwrap();
+    let output = std::process::Command::new("strace")
+        .args(["-f", "-y", "-s", "0", "-e", "trace=openat,fsync,fdatasync", "-o"])
+        .arg(folder.path("calls"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "power::the_name_of_a_new_file_is_synced_before_its_first_job_is", "--test-threads=1"])
+        .env(NEW_FILE, &place)
+        .output();
+    if !output.is_ok_and(|output| output.status.success()) {
+        return report("a new file's folder is synced", 0, "not run: nothing here shows the calls of a process");
+    }
+    let calls = std::fs::read_to_string(folder.path("calls")).unwrap();
+    let synced: Vec<&str> = calls.lines().filter(|line| line.contains("sync(")).collect();
+    let of = |what: String| synced.iter().position(|line| line.contains(&what));
+    let (folder, log) = (of(format!("<{}>", place.display())), of(format!("<{}/jobs.db-wal>", place.display())));
+    assert!(folder.is_some() && folder < log, "the folder first, then the log: {synced:?}");
+    report("a new file's folder is synced", 1, "before the first sync of its log, as the system's calls show");
 }

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Folder, until};
+use crate::disk::{Act, Disk, FULL, Fault, SYNC_ERROR, WRITE_ERROR};
 use crate::story::whole;
-use crate::vfs::{Act, Disk, FULL, Fault, SYNC_ERROR, WRITE_ERROR};
 use crate::{long, report};
 
 /// How a job behaves at its attempts, one after the other; the last one completes.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln::testing::{Hand, ManualClock};
-use kiln::{Event, Filter, Kiln, NewJob, Outcome, Running, Runtime, State};
+use kiln::{Event, Filter, Kiln, KilnBuilder, NewJob, Outcome, Running, Runtime, State};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::common::{Folder, Gate, Meter, count, get, ms, pulse, reaches, stranger, until};
+use crate::disk::{Act, Disk, FULL, Fault};
 use crate::report;
 use crate::story::whole;
-use crate::vfs::{Act, Disk, FULL, Fault};
 
 /// What was told of trouble.
 #[derive(Clone, Default)]
@@ -22,13 +22,16 @@ pub struct Told(Arc<Mutex<Vec<String>>>);
 
 impl Told {
     pub fn open(&self, folder: &Folder) -> Kiln {
-        let told = self.clone();
-        let observe = move |event: &Event| {
+        self.observe(Kiln::builder(folder.db()).patience(ms(100))).open().unwrap()
+    }
+
+    fn observe(&self, builder: KilnBuilder) -> KilnBuilder {
+        let told = Arc::clone(&self.0);
+        builder.observe(move |event| {
             if matches!(event, Event::Degraded { .. } | Event::Recovered { .. }) {
-                told.0.lock().push(event.name().to_owned());
+                told.lock().push(event.name().to_owned());
             }
-        };
-        Kiln::builder(folder.db()).patience(ms(100)).observe(observe).open().unwrap()
+        })
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -169,14 +172,14 @@ fn pruning_gives_space_back_in_small_bites() {
     let before = checkpoint();
     clock.advance(Duration::from_secs(90_000));
     disk.most_pages();
-    let commits = disk.count(Act::Commit, crate::vfs::Which::Wal);
+    let commits = disk.count(Act::Commit, crate::disk::Which::Wal);
     let runtime = kiln.runtime().queue("default", 1).start().unwrap();
     let free = || -> i64 { stranger(&folder.db()).query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap() };
     until("all are pruned", || kiln.count(Filter::new()).unwrap().total() == 0);
     until("space is given back", || free() <= 256);
     runtime.stop();
     let (after, most) = (checkpoint(), disk.most_pages());
-    let commits = disk.count(Act::Commit, crate::vfs::Which::Wal) - commits;
+    let commits = disk.count(Act::Commit, crate::disk::Which::Wal) - commits;
     assert!(before > 18_000_000 && after < 2_000_000, "{before} bytes before, {after} after");
     assert!(most < 3000, "a transaction wrote {most} pages");
     report(
@@ -264,15 +267,7 @@ fn on_a_small_disk(folder: &std::path::Path) {
     let (db, ballast) = (folder.join("jobs.db"), folder.join("somebody else's"));
     fs::write(&ballast, vec![0; 2_000_000]).unwrap();
     let told = Told::default();
-    let kiln = {
-        let told = told.clone();
-        let observe = move |event: &Event| {
-            if matches!(event, Event::Degraded { .. } | Event::Recovered { .. }) {
-                told.0.lock().push(event.name().to_owned());
-            }
-        };
-        Kiln::builder(&db).observe(observe).open().unwrap()
-    };
+    let kiln = told.observe(Kiln::builder(&db)).open().unwrap();
     let (gate, meter, executions) = (Gate::default(), Meter::default(), Executions::default());
     let runtime = gated(&kiln, &gate, &meter, &executions);
     let mut stored: Vec<i64> = (0..2).map(|_| kiln.enqueue(NewJob::new("w")).unwrap().id).collect();

@@ -12,7 +12,7 @@ use kiln::{
 use serde_json::json;
 
 use crate::common::{Folder, ms, stranger, until};
-use crate::vfs::Disk;
+use crate::disk::Disk;
 
 pub const WORKER: &str = "app.Worker";
 const NOTER: &str = "app.Noter";
@@ -87,7 +87,7 @@ impl Story {
     }
 
     fn any(&self, state: State) -> Job {
-        let found = self.kiln().list(Filter::new().state(state)).unwrap();
+        let found = self.disk.spare(|| self.kiln().list(Filter::new().state(state)).unwrap());
         found.into_iter().next().unwrap_or_else(|| panic!("the story has a job that is {state} here"))
     }
 
@@ -107,7 +107,7 @@ impl Story {
 
     /// What dead runtimes leave: a file that nobody has locked.
     fn die(&self) {
-        for job in self.kiln().list(Filter::new().state(State::Executing)).unwrap() {
+        for job in self.disk.spare(|| self.kiln().list(Filter::new().state(State::Executing)).unwrap()) {
             fs::write(self.folder.path(&format!("jobs.db-kiln-{}", job.attempted_by[1])), "").unwrap();
         }
     }

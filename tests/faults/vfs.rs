@@ -1,329 +1,24 @@
-//! A disk that fails when it is told to, and that remembers what a power cut would leave of it.
+//! The library's files, as the [disk](crate::disk) has them.
 //!
 //! SQLite reaches its files through a table of functions, a VFS. The one below becomes the default of this process, so
 //! that the unchanged library runs on it. It hands every call on to the system's own VFS, and files in a folder that
-//! no [`Disk`] was made for pass through untouched. For the others it counts, fails, and records.
+//! no [`Disk`](crate::disk::Disk) was made for pass through untouched. For the others it asks the disk whether the call
+//! is to fail, and tells it what was done.
 //!
 //! This is the only file with unsafe code. Its rules are few: SQLite gives each open file a piece of memory of
 //! `szOsFile` bytes, which holds our [`File`] first and the system's file after it; both live until `xClose`.
 
-use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 
-use fastrand::Rng;
 use parking_lot::Mutex;
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_io_methods, sqlite3_vfs};
 
-/// What the library does to a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Act {
-    Write,
-    /// The write that ends a transaction: the header of a frame of the WAL that says how large the database is now.
-    Commit,
-    Sync,
-    Truncate,
-    /// The lock for writing, in the memory that the connections share.
-    WriteLock,
-    /// Any other lock.
-    OtherLock,
-}
-
-/// Which file it does that to. The shared memory is no file to speak of: it does not survive anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Which {
-    Db,
-    Wal,
-    Journal,
-}
-
-/// Fails the `nth` act of a kind, counted from when it is set, and those after it while it `lasts`.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    pub act: Act,
-    pub nth: u64,
-    pub code: c_int,
-    /// Until it is lifted; else once.
-    pub lasts: bool,
-}
-
-pub const FULL: c_int = ffi::SQLITE_FULL;
-pub const BUSY: c_int = ffi::SQLITE_BUSY;
-pub const WRITE_ERROR: c_int = ffi::SQLITE_IOERR_WRITE;
-pub const SYNC_ERROR: c_int = ffi::SQLITE_IOERR_FSYNC;
-
-/// The files below a folder, as this process writes them.
-pub struct Disk {
-    folder: PathBuf,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Default)]
-struct State {
-    counts: BTreeMap<(Act, Which), u64>,
-    fault: Option<(Fault, u64)>,
-    injected: u64,
-    sparing: bool,
-    files: BTreeMap<String, Content>,
-    keeping: bool,
-    mark: usize,
-    moments: Vec<Moment>,
-    /// How large the files may be together.
-    room: Option<usize>,
-    /// Pages written since the last commit, and in the largest transaction.
-    pages: u64,
-    most_pages: u64,
-}
-
-/// A file, as it is on the disk for sure, and what was done to it since.
-#[derive(Clone, Default)]
-struct Content {
-    synced: Vec<u8>,
-    since: Vec<Change>,
-    length: usize,
-    /// The deleted file of the same name, while it may come back.
-    ghost: Option<Box<Content>>,
-    /// Whether its name is on the disk.
-    named: bool,
-    gone: bool,
-}
-
-#[derive(Clone)]
-enum Change {
-    Write(usize, Vec<u8>),
-    Truncate(usize),
-}
-
-/// The disk at one moment.
-#[derive(Clone)]
-pub struct Moment {
-    files: BTreeMap<String, Content>,
-    /// What the test had said last with [`Disk::mark`].
-    pub mark: usize,
-    pub what: &'static str,
-}
-
-/// What a power cut takes.
-pub enum Cut<'r> {
-    /// All that was not synced.
-    Unsynced,
-    /// Nothing: the process was killed, and the system wrote everything.
-    Nothing,
-    /// Nothing but half of the last write to the WAL.
-    LastFrameTorn,
-    /// Any of what was not synced, in any order, and torn anywhere.
-    Drawn(&'r mut Rng),
-}
-
-static DISKS: Mutex<Vec<(PathBuf, Arc<Mutex<State>>)>> = Mutex::new(Vec::new());
-
-impl Disk {
-    /// Takes the files below this folder under control; to be called before any of them is opened.
-    pub fn at(folder: &Path) -> Disk {
-        install();
-        let folder = fs::canonicalize(folder).unwrap();
-        let state = Arc::default();
-        DISKS.lock().push((folder.clone(), Arc::clone(&state)));
-        Disk { folder, state }
-    }
-
-    pub fn count(&self, act: Act, which: Which) -> u64 {
-        self.state.lock().counts.get(&(act, which)).copied().unwrap_or(0)
-    }
-
-    pub fn fail(&self, fault: Fault) {
-        self.state.lock().fault = Some((fault, 0));
-    }
-
-    /// The disk is well again.
-    pub fn heal(&self) {
-        self.state.lock().fault = None;
-    }
-
-    /// Does something that the disk does not fail at, whatever it was told.
-    pub fn spare<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.state.lock().sparing = true;
-        let done = act();
-        self.state.lock().sparing = false;
-        done
-    }
-
-    /// How often it failed.
-    pub fn injected(&self) -> u64 {
-        self.state.lock().injected
-    }
-
-    /// From now on, the files may grow by so many bytes; `None` for any number.
-    pub fn room(&self, bytes: Option<usize>) {
-        let mut state = self.state.lock();
-        state.room = bytes.map(|bytes| state.length() + bytes);
-    }
-
-    /// How many pages the largest transaction since the last call wrote.
-    pub fn most_pages(&self) -> u64 {
-        std::mem::take(&mut self.state.lock().most_pages)
-    }
-
-    /// From now on, remembers the disk around every commit and every sync.
-    pub fn remember(&self) {
-        self.state.lock().keeping = true;
-    }
-
-    /// Says how far the test is.
-    pub fn mark(&self, mark: usize) {
-        self.state.lock().mark = mark;
-    }
-
-    pub fn moments(&self) -> Vec<Moment> {
-        std::mem::take(&mut self.state.lock().moments)
-    }
-
-    /// The disk as it is now.
-    pub fn now(&self) -> Moment {
-        self.state.lock().moment("now")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        DISKS.lock().retain(|(folder, _)| *folder != self.folder);
-    }
-}
-
-impl Moment {
-    /// Writes what is left into another folder; how many changes were lost or torn.
-    pub fn cut(&self, cut: &mut Cut<'_>, into: &Path) -> usize {
-        let mut lost = 0;
-        for (name, content) in &self.files {
-            if let Some(bytes) = content.after(cut, name.ends_with("-wal"), &mut lost) {
-                fs::write(into.join(name), bytes).unwrap();
-            }
-        }
-        lost
-    }
-}
-
-impl Content {
-    fn after(&self, cut: &mut Cut<'_>, is_wal: bool, lost: &mut usize) -> Option<Vec<u8>> {
-        if let Some(ghost) = &self.ghost {
-            let returns = match cut {
-                Cut::Unsynced => true,
-                Cut::Nothing | Cut::LastFrameTorn => false,
-                Cut::Drawn(rng) => rng.bool(),
-            };
-            if returns {
-                *lost += self.since.len();
-                return ghost.after(cut, is_wal, lost);
-            }
-        }
-        let vanishes = !self.named && matches!(cut, Cut::Unsynced);
-        if self.gone || vanishes {
-            *lost += self.since.len();
-            return None;
-        }
-        let mut bytes = self.synced.clone();
-        match cut {
-            Cut::Unsynced => *lost += self.since.len(),
-            Cut::Nothing => self.since.iter().for_each(|change| change.apply(&mut bytes)),
-            Cut::LastFrameTorn => {
-                let last = self.since.len().saturating_sub(1);
-                for (n, change) in self.since.iter().enumerate() {
-                    match change {
-                        Change::Write(at, data) if is_wal && n == last => {
-                            write(&mut bytes, *at, &data[..data.len() / 2]);
-                            *lost += 1;
-                        }
-                        _ => change.apply(&mut bytes),
-                    }
-                }
-            }
-            Cut::Drawn(rng) => {
-                let mut changes: Vec<&Change> = self.since.iter().collect();
-                if rng.bool() {
-                    rng.shuffle(&mut changes);
-                }
-                for change in changes {
-                    match (rng.u8(..4), change) {
-                        (0, _) => *lost += 1,
-                        (1, Change::Write(at, data)) => {
-                            *lost += 1;
-                            let (from, to) = (rng.usize(..=data.len()), rng.usize(..=data.len()));
-                            write(&mut bytes, at + from.min(to), &data[from.min(to)..from.max(to)]);
-                        }
-                        _ => change.apply(&mut bytes),
-                    }
-                }
-            }
-        }
-        Some(bytes)
-    }
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Change::Write(at, data) => write(bytes, *at, data),
-            Change::Truncate(length) => bytes.resize(*length, 0),
-        }
-    }
-}
-
-fn write(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
-    let end = at + data.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[at..end].copy_from_slice(data);
-}
-
-impl State {
-    /// Counts an act; the code to fail it with, where it is to fail.
-    fn act(&mut self, act: Act, which: Which) -> Option<c_int> {
-        *self.counts.entry((act, which)).or_default() += 1;
-        let (fault, seen) = self.fault.as_mut().filter(|_| !self.sparing)?;
-        let meant = fault.act == act || (fault.act == Act::Write && act == Act::Commit);
-        if !meant {
-            return None;
-        }
-        *seen += 1;
-        let fails = if fault.lasts { *seen >= fault.nth } else { *seen == fault.nth };
-        self.injected += u64::from(fails);
-        fails.then_some(fault.code)
-    }
-
-    fn length(&self) -> usize {
-        self.files.values().map(|content| content.length).sum()
-    }
-
-    /// Whether a write would need more room than there is.
-    fn is_full(&self, name: &str, end: usize) -> bool {
-        let length = self.files.get(name).map_or(0, |content| content.length);
-        self.room.is_some_and(|room| end > length && self.length() - length + end > room)
-    }
-
-    fn note(&mut self, name: &str, change: Change) {
-        let content = self.files.entry(name.to_owned()).or_default();
-        content.length = match &change {
-            Change::Write(at, data) => content.length.max(at + data.len()),
-            Change::Truncate(length) => *length,
-        };
-        content.since.push(change);
-    }
-
-    fn moment(&self, what: &'static str) -> Moment {
-        Moment { files: self.files.clone(), mark: self.mark, what }
-    }
-
-    fn keep(&mut self, what: &'static str) {
-        if self.keeping {
-            self.moments.push(self.moment(what));
-        }
-    }
-}
+use crate::disk::{Act, Change, State, Which, disk_of};
 
 /// An open file of ours.
 #[repr(C)]
@@ -384,18 +79,10 @@ unsafe extern "C" fn write_file(file: *mut sqlite3_file, data: *const c_void, le
         // A frame's header is 24 bytes; bytes 4 to 7 are 0 in all frames of a transaction but the last.
         let commits = *which == Which::Wal && length == 24 && bytes[4..8] != [0; 4];
         let mut state = state.lock();
-        if commits {
-            state.keep("before a commit");
-        }
         if *which == Which::Wal && length == 24 {
-            state.pages += 1;
-            if commits {
-                state.most_pages = state.most_pages.max(state.pages);
-                state.pages = 0;
-            }
+            state.frame(commits);
         }
         if state.is_full(name, at as usize + bytes.len()) {
-            state.injected += 1;
             return ffi::SQLITE_FULL;
         }
         if let Some(code) = state.act(if commits { Act::Commit } else { Act::Write }, *which) {
@@ -431,22 +118,10 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     unsafe {
         let Some(Place { state, name, which, folder }) = place(file) else { return pass!(file, xSync, flags) };
         let mut state = state.lock();
-        state.keep("before a sync");
-        if let Some(code) = state.act(Act::Sync, *which) {
+        if let Some(code) = state.sync(name, *which, folder.load(Ordering::Relaxed)) {
             return code;
         }
-        let content = state.files.entry(name.clone()).or_default();
-        for change in std::mem::take(&mut content.since) {
-            change.apply(&mut content.synced);
-        }
-        // The name of a new file that is synced is on the disk on all file systems of today.
-        content.named = true;
-        if folder.swap(false, Ordering::Relaxed) {
-            state.files.values_mut().for_each(|content| {
-                content.named |= !content.gone;
-                content.ghost = None;
-            });
-        }
+        folder.store(false, Ordering::Relaxed);
         // Nothing here survives a power cut, so the real disk need not be waited for.
         ffi::SQLITE_OK
     }
@@ -553,12 +228,6 @@ unsafe fn system(vfs: *mut sqlite3_vfs) -> *mut sqlite3_vfs {
     unsafe { (*vfs).pAppData.cast() }
 }
 
-fn disk_of(path: &Path) -> Option<(Arc<Mutex<State>>, String)> {
-    let disks = DISKS.lock();
-    let (_, state) = disks.iter().find(|(folder, _)| path.parent() == Some(folder))?;
-    Some((Arc::clone(state), path.file_name()?.to_str()?.to_owned()))
-}
-
 unsafe fn path_of<'a>(name: *const c_char) -> Option<&'a Path> {
     let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) })?;
     name.to_str().ok().map(Path::new)
@@ -585,27 +254,15 @@ unsafe extern "C" fn open(
         let found = which.zip(path.and_then(disk_of));
         let mut locked = found.as_ref().map(|(_, (state, name))| (state.lock(), name));
         // Only before the first of us opens it: closing what was read here would drop the locks of the others.
-        let was_there = match &locked {
-            Some((state, name)) if state.files.get(*name).is_none_or(|content| content.gone) => {
-                path.and_then(|path| fs::read(path).ok())
-            }
-            _ => None,
-        };
+        let is_news = locked.as_ref().is_some_and(|(state, name)| !state.knows(name));
+        let was_there = path.filter(|_| is_news).and_then(|path| fs::read(path).ok());
         let Some(open) = (*system(vfs)).xOpen else { return ffi::SQLITE_ERROR };
         let code = open(system(vfs), name, inner(file), flags, out);
         if code != ffi::SQLITE_OK {
             return code;
         }
-        if let Some((state, name)) = &mut locked {
-            let content =
-                state.files.entry(name.clone()).or_insert_with(|| Content { gone: true, ..Content::default() });
-            if content.gone {
-                let ghost = content.ghost.take();
-                // A file that somebody else made is taken to be on the disk.
-                let named = was_there.is_some();
-                let synced = was_there.unwrap_or_default();
-                *content = Content { length: synced.len(), synced, ghost, named, ..Content::default() };
-            }
+        if let Some((state, name)) = locked.as_mut().filter(|_| is_news) {
+            state.opened(name, was_there);
         }
         drop(locked);
         if let Some((which, (state, name))) = found {
@@ -623,11 +280,8 @@ unsafe extern "C" fn delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync_fol
         let code = delete(system(vfs), name, sync_folder);
         if code == ffi::SQLITE_OK
             && let Some((state, name)) = path_of(name).and_then(disk_of)
-            && let Some(content) = state.lock().files.get_mut(&name)
         {
-            let old = std::mem::take(content);
-            let ghost = if old.named { Some(Box::new(Content { ghost: None, ..old })) } else { old.ghost };
-            *content = Content { ghost: ghost.filter(|_| sync_folder == 0), gone: true, ..Content::default() };
+            state.lock().deleted(&name, sync_folder != 0);
         }
         code
     }
@@ -642,7 +296,7 @@ unsafe extern "C" fn full_path(vfs: *mut sqlite3_vfs, name: *const c_char, size:
 }
 
 /// Makes the VFS the default of this process, once.
-fn install() {
+pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| unsafe {
         let system = ffi::sqlite3_vfs_find(ptr::null());

@@ -1,5 +1,7 @@
 //! What unique jobs are found by: a text that is the same for all doubles.
 
+use std::fmt::Write;
+
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -27,9 +29,12 @@ impl Basis {
         if !self.keys.is_empty() {
             key += &Value::from(self.keys.clone()).to_string();
         }
-        let digest = Sha256::digest(sorted(&Value::Object(self.values(job))).to_string());
+        let mut values = String::new();
+        write_sorted(&Value::Object(self.values(job)), &mut values);
         key.push(':');
-        key.extend(digest.iter().take(16).map(|byte| format!("{byte:02x}")));
+        for byte in &Sha256::digest(values)[..16] {
+            let _ = write!(key, "{byte:02x}");
+        }
         key
     }
 
@@ -65,15 +70,33 @@ impl Basis {
 }
 
 /// A key must not depend on whether another crate made serde_json keep the order of entries.
-fn sorted(value: &Value) -> Value {
+fn write_sorted(value: &Value, text: &mut String) {
+    let between = |text: &mut String, first: bool| {
+        if !first {
+            text.push(',')
+        }
+    };
     match value {
         Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
-            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            Value::Object(entries.into_iter().collect())
+            let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            text.push('{');
+            for (n, (key, value)) in entries.into_iter().enumerate() {
+                between(text, n == 0);
+                let _ = write!(text, "{}:", Value::from(key.as_str()));
+                write_sorted(value, text);
+            }
+            text.push('}');
         }
-        Value::Array(list) => Value::Array(list.iter().map(sorted).collect()),
-        other => other.clone(),
+        Value::Array(list) => {
+            text.push('[');
+            for (n, value) in list.iter().enumerate() {
+                between(text, n == 0);
+                write_sorted(value, text);
+            }
+            text.push(']');
+        }
+        other => drop(write!(text, "{other}")),
     }
 }
 
