@@ -24,7 +24,8 @@ pub enum Manner {
 pub fn work(folder: &Folder, orders: &Receiver<String>, manner: u64) {
     let kiln = folder.kiln();
     let runtimes = match manner {
-        0 => vec![suspicious(&kiln, folder, "default", 4)],
+        // However slow the machine is, a job that is to be alone is.
+        0 => vec![suspicious(&kiln, folder, "default", 4).solitude(Duration::from_secs(60))],
         1 => vec![suspicious(&kiln, folder, "default", 2).claim_ahead(Duration::from_secs(60))],
         _ => ["default", "other"].map(|queue| suspicious(&kiln, folder, queue, 1)).into(),
     };
