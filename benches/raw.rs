@@ -85,6 +85,8 @@ fn open(path: &Path, sync: Sync) -> Connection {
         Sync::Normal => "NORMAL",
     };
     conn.set_prepared_statement_cache_capacity(64);
+    // As kiln does: otherwise some statements are compiled anew whenever a parameter is bound.
+    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).expect("plans are kept");
     conn.busy_timeout(std::time::Duration::from_secs(10)).expect("a timeout");
     conn.execute_batch(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {level}")).expect("pragmas");
     conn.execute_batch(TABLE).expect("the table");

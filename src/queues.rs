@@ -127,7 +127,8 @@ pub struct QueueCheck {
     pub paused_here: bool,
     /// Whether it is paused for all runtimes on the file: [`Kiln::pause`](crate::Kiln::pause).
     pub paused_for_all: bool,
-    /// The ids of the queue's jobs that the runtime executes, in rising order.
+    /// The ids of the queue's jobs that the runtime executes, in rising order; those it claimed
+    /// [ahead](crate::RuntimeBuilder::claim_ahead) as well.
     pub running: Vec<i64>,
     /// Since when the runtime runs the queue.
     pub started_at: Timestamp,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// However quick the jobs are, no more than so many are claimed ahead.
-const MOST_AHEAD: usize = 250;
+const MOST_AHEAD: usize = 400;
 
 /// Jobs that are done in less are worth putting together: in one transaction, and on one thread.
 const QUICK: Duration = Duration::from_millis(1);

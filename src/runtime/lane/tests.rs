@@ -82,21 +82,21 @@ fn quick_lane() -> Lane {
 #[test]
 fn of_quick_jobs_more_are_claimed_than_there_are_slots_and_done_one_after_the_other() {
     let lane = quick_lane();
-    assert_eq!(lane.demand(), Some(252));
-    assert!(lane.deliver(252, tasks(3..255)).refused.is_empty());
+    assert_eq!(lane.demand(), Some(402));
+    assert!(lane.deliver(402, tasks(3..405)).refused.is_empty());
     assert!(lane.next().is_some() && lane.next().is_some());
     let quick = Duration::from_micros(1);
     let now = Instant::now();
     let straight_on = (0..).take_while(|_| lane.done(quick, now, false).is_some()).count();
-    assert_eq!(straight_on, 125, "a claim is in order while there is enough left to do");
-    assert_eq!(lane.demand(), Some(126));
+    assert_eq!(straight_on, 200, "a claim is in order while there is enough left to do");
+    assert_eq!(lane.demand(), Some(201));
 }
 
 #[test]
 fn a_thread_in_a_hurry_or_with_slow_jobs_sees_to_its_ack_first() {
     let lane = quick_lane();
-    assert_eq!(lane.demand(), Some(252));
-    lane.deliver(252, tasks(3..255));
+    assert_eq!(lane.demand(), Some(402));
+    lane.deliver(402, tasks(3..405));
     assert!(lane.next().is_some() && lane.next().is_some());
     assert!(lane.done(Duration::from_micros(1), Instant::now(), true).is_none());
     done(&lane);
@@ -105,8 +105,8 @@ fn a_thread_in_a_hurry_or_with_slow_jobs_sees_to_its_ack_first() {
 #[test]
 fn jobs_claimed_ahead_are_given_back_when_a_slow_one_keeps_every_thread() {
     let lane = quick_lane();
-    assert_eq!(lane.demand(), Some(252));
-    lane.deliver(252, tasks(3..12));
+    assert_eq!(lane.demand(), Some(402));
+    lane.deliver(402, tasks(3..12));
     assert!(lane.next().is_some());
     let later = Instant::now() + Duration::from_secs(1);
     assert!(lane.stale(later, Duration::from_millis(20)).is_empty(), "a thread is coming");
@@ -120,14 +120,14 @@ fn jobs_claimed_ahead_are_given_back_when_a_slow_one_keeps_every_thread() {
 #[test]
 fn a_pause_gives_back_what_was_claimed_ahead() {
     let lane = quick_lane();
-    assert_eq!(lane.demand(), Some(252));
-    lane.deliver(252, tasks(3..13));
+    assert_eq!(lane.demand(), Some(402));
+    lane.deliver(402, tasks(3..13));
     assert!(lane.next().is_some());
     assert_eq!(lane.set(2, true).len(), 9);
     assert_eq!(lane.set(2, false).len(), 0);
-    assert_eq!(lane.demand(), Some(251));
+    assert_eq!(lane.demand(), Some(401));
     assert_eq!(lane.set(1, false).len(), 0);
-    assert_eq!(lane.deliver(251, tasks(20..30)).refused.len(), 10, "asked for before it was scaled down");
+    assert_eq!(lane.deliver(401, tasks(20..30)).refused.len(), 10, "asked for before it was scaled down");
 }
 
 #[test]
