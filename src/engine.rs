@@ -137,7 +137,7 @@ pub(crate) trait Engine: Send + Sync {
 }
 
 /// How many slots a page of a ledger has: a ring, in which the first follows the last.
-pub(crate) const SLOTS: usize = 256;
+pub(crate) const SLOTS: usize = 512;
 
 /// Which claimed jobs no thread has begun, for those who find their runtime dead. What is not listed has begun.
 pub(crate) trait Ledger: Send + Sync {

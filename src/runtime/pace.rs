@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use crate::engine::SLOTS;
+
 /// However quick the jobs are, no more than so many are claimed ahead.
 const MOST_AHEAD: usize = 400;
+const _: () = assert!(MOST_AHEAD <= SLOTS, "all of them can be listed");
 
 /// Jobs that are done in less are worth putting together: in one transaction, and on one thread.
 const QUICK: Duration = Duration::from_millis(1);

@@ -82,7 +82,8 @@ impl Ledger {
 }
 
 impl Book {
-    /// The file stays, for its lock.
+    /// What cannot be written as it should be says nothing at all: what may have begun must not look as if it had not. The
+    /// file stays, for its lock.
     fn close(&mut self) {
         self.closed = true;
         let _ = self.file.set_len(0);
@@ -121,18 +122,24 @@ impl engine::Ledger for Ledger {
     }
 
     fn list(&self, page: usize, slot: usize, fences: &[Fence]) -> bool {
-        let mut slots = NONE;
-        for (slot, fence) in slots.iter_mut().zip(fences) {
+        let written = |fence: &Fence| {
+            let mut slot = [0; SLOT];
             slot[..8].copy_from_slice(&fence.id.to_le_bytes());
             slot[8..].copy_from_slice(&fence.attempted_at.to_le_bytes());
+            slot
+        };
+        let slots: Vec<[u8; SLOT]> = fences.iter().take(SLOTS).map(written).collect();
+        let mut book = self.0.lock();
+        let listed = book.write(page, slot, &slots);
+        if !listed {
+            book.close();
         }
-        self.0.lock().write(page, slot, &slots[..fences.len().min(SLOTS)])
+        listed
     }
 
     fn strike(&self, page: usize, slot: usize, count: usize) {
         let mut book = self.0.lock();
         if !book.write(page, slot, &NONE[..count.min(SLOTS)]) {
-            // What may have begun must not look as if it had not.
             book.close();
         }
     }
@@ -191,4 +198,75 @@ impl Remains {
 /// Whether these are the first bytes of a sidecar, of whatever start.
 pub(super) fn is_head(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Ledger as _;
+
+    fn fences(ids: std::ops::RangeInclusive<i64>) -> Vec<Fence> {
+        ids.map(|id| Fence { id, attempt: 1, attempted_at: id * 1000 }).collect()
+    }
+
+    fn found(path: &Path) -> Vec<i64> {
+        let mut ids: Vec<i64> =
+            Remains::read(path).expect("it says something").not_begun.into_iter().map(|slot| slot.0).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn what_is_listed_and_not_struck_is_found_also_around_the_end_of_a_page_and_in_a_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sidecar");
+        let make = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            Ok(File::options().read(true).write(true).open(&path).unwrap())
+        };
+        let ledger = Ledger::new(7, make).unwrap();
+        let first = ledger.page().unwrap();
+        let page = ledger.page().unwrap();
+        assert!(found(&path).is_empty());
+        assert!(ledger.list(page, SLOTS - 2, &fences(1..=5)) && ledger.list(first, 0, &fences(9..=9)));
+        assert_eq!(found(&path), [1, 2, 3, 4, 5, 9]);
+        ledger.strike(page, SLOTS - 2, 3);
+        assert_eq!(found(&path), [4, 5, 9]);
+        std::fs::remove_file(&path).unwrap();
+        ledger.renew(make);
+        assert_eq!(found(&path), [4, 5, 9]);
+        let remains = Remains::read(&path).unwrap();
+        assert_eq!((remains.max_crashes, remains.process.as_str()), (7, process()));
+        assert!(remains.has_not_begun(fences(4..=4)[0]));
+        assert!(!remains.has_not_begun(Fence { attempted_at: 1, ..fences(4..=4)[0] }), "another attempt");
+        ledger.close();
+        assert!(Remains::read(&path).is_none(), "who leaves in good order leaves nothing");
+    }
+
+    #[test]
+    fn pages_are_given_back_and_are_no_more_than_there_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(3, |_| Ok(File::create_new(folder.path().join("sidecar")).unwrap())).unwrap();
+        let pages: HashSet<usize> = (0..PAGES).filter_map(|_| ledger.page()).collect();
+        assert_eq!((pages.len(), ledger.page()), (PAGES, None));
+        ledger.give_back(5);
+        assert_eq!((ledger.page(), ledger.page()), (Some(5), None));
+    }
+
+    #[test]
+    fn of_something_else_nothing_is_believed() {
+        let head = format!("{MAGIC}boot {}\nprocess 1\nmax_crashes 3\n", boot());
+        let sidecar = |head: &str| {
+            let mut bytes = head.as_bytes().to_vec();
+            bytes.resize(HEAD + 2 * SLOT + 3, 0);
+            bytes[HEAD] = 1;
+            bytes
+        };
+        let whole = Remains::parse(&sidecar(&head)).unwrap();
+        assert_eq!(whole.not_begun, HashSet::from([(1, 0)]));
+        assert!(Remains::parse(&sidecar(&head)[..HEAD - 1]).is_none());
+        for damaged in ["", "mine", &head.replace("boot", "root"), &head.replace(" 3", " many"), &head[..20]] {
+            assert!(Remains::parse(&sidecar(damaged)).is_none(), "{damaged}");
+        }
+    }
 }
