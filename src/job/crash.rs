@@ -53,7 +53,8 @@ impl Lost {
 /// The rule: what to write for the attempts that had begun in a process that died. Those of one process.
 ///
 /// The only one is to blame. Of several nobody knows which it was, so no attempt counts, and each runs alone from now on:
-/// then it is known the next time. Where that could not be done often enough, the one that began last goes first.
+/// then it is known the next time. Where that could not be done for long enough, the one that began last of those with too
+/// many crashes is taken for it.
 pub(crate) fn verdicts(suspects: &[Lost]) -> Vec<Verdict> {
     if let [only] = suspects {
         let discard = only.count() >= only.max_crashes.into();
@@ -66,8 +67,8 @@ pub(crate) fn verdicts(suspects: &[Lost]) -> Vec<Verdict> {
     let last = suspects.iter().filter(|lost| spent(lost)).max_by_key(|lost| began(lost)).map(|lost| lost.fence.id);
     let verdict = |lost: &Lost| {
         let others = suspects.len() - 1;
-        let company = format!(", and with it {others} more; nobody knows which job it was");
         if last == Some(lost.fence.id) {
+            let company = format!(", and with it {others} more, of which this began last");
             let error = lost.says(&(company + &lost.last_straw()));
             return Verdict::Crash { error, crash: Crash::Last };
         }
@@ -76,7 +77,9 @@ pub(crate) fn verdicts(suspects: &[Lost]) -> Vec<Verdict> {
             Some(_) => (Crash::Innocent, ""),
             None => (Crash::Together, ", and the job runs alone from now on"),
         };
-        let error = lost.says(&format!("{company}, so the attempt is given back{more}"));
+        let company =
+            format!(", and with it {others} more; nobody knows which job it was, so the attempt is given back");
+        let error = lost.says(&(company + more));
         Verdict::Crash { error, crash }
     };
     suspects.iter().map(verdict).collect()

@@ -17,6 +17,9 @@ use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verd
 /// The turns of the runtimes in this process.
 pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) -> Result<Vec<Done>> {
     let mut done = Vec::with_capacity(turns.len());
+    if turns.is_empty() {
+        return Ok(done);
+    }
     for turn in turns {
         done.push(Done { acked: acknowledge_all(tx, &turn.acks, turn.now)?, ..Done::default() });
     }
