@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error as StdError;
+use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
@@ -155,6 +156,114 @@ fn a_worker_sees_the_row_as_it_was_claimed() {
         assert!(done.completed_at.unwrap() >= done.attempted_at.unwrap());
         runtime.stop();
     });
+}
+
+#[test]
+fn quick_and_slow_jobs_of_one_queue_run_once_each_and_never_more_at_once_than_the_limit() {
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    everywhere(|kiln| {
+        const JOBS: usize = 4_000;
+        const LIMIT: usize = 3;
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let ran: Arc<Vec<AtomicUsize>> = Arc::new((0..JOBS).map(|_| AtomicUsize::new(0)).collect());
+        let at_once = Arc::new(AtomicUsize::new(0));
+        let runtime = {
+            let (ran, at_once) = (Arc::clone(&ran), Arc::clone(&at_once));
+            let work = move |job: &Running<Value>| {
+                assert!(at_once.fetch_add(1, Ordering::SeqCst) < LIMIT, "more than {LIMIT} at once");
+                ran[job.args["n"].as_u64().unwrap() as usize].fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_micros(job.args["takes"].as_u64().unwrap()));
+                at_once.fetch_sub(1, Ordering::SeqCst);
+            };
+            kiln.runtime().queue("default", LIMIT).worker_fn("w", work).start().unwrap()
+        };
+        let mut n = 0;
+        while n < JOBS {
+            // Long runs of quick jobs, so that claims run ahead, and then slow ones that keep them waiting.
+            let some = dice.usize(1..300).min(JOBS - n);
+            let takes = [0, 0, 0, 50, 30_000][dice.usize(..5)];
+            let jobs = (n..n + some).map(|n| {
+                let takes = if takes < 1000 || n % 50 == 0 { takes } else { 0 };
+                NewJob::new("w").args(json!({ "n": n, "takes": takes })).max_attempts(1)
+            });
+            kiln.enqueue_many(jobs).unwrap();
+            n += some;
+        }
+        until("all have run", || count(&kiln, State::Completed) == JOBS as u64);
+        assert!(ran.iter().all(|ran| ran.load(Ordering::SeqCst) == 1));
+        let attempts = kiln.list(Filter::new().limit(JOBS as u32)).unwrap().into_iter().map(|job| job.attempt);
+        assert!(attempts.into_iter().all(|attempt| attempt == 1), "those given back have their attempt again");
+        runtime.stop();
+    });
+}
+
+#[test]
+fn jobs_claimed_ahead_are_given_back_untouched_on_a_pause_a_cancel_and_a_stop() {
+    everywhere(|kiln| {
+        let (gate, (begun, beginnings)) = (Gate::default(), unbounded());
+        let runtime = single(&kiln)
+            .worker_fn("gate", stubborn(&gate, &begun))
+            .worker_fn("quick", |_: &Running<Value>| ())
+            // So far that no claim stays behind, and that nothing is given back because it waits.
+            .claim_ahead(Duration::from_secs(3600))
+            .grace(Duration::ZERO)
+            .start()
+            .unwrap();
+        kiln.enqueue_many((0..50).map(|_| NewJob::new("quick"))).unwrap();
+        until("it is known that they are quick", || count(&kiln, State::Completed) == 50);
+
+        let slow = kiln.enqueue(NewJob::new("gate").priority(0)).unwrap().id;
+        assert_eq!(next(&beginnings), slow);
+        let ahead = kiln.enqueue_many((0..60).map(|_| NewJob::new("quick").priority(1))).unwrap();
+        let ids: Vec<i64> = ahead.iter().map(|job| job.id).collect();
+        let executing = |jobs| move |kiln: &Kiln| count(kiln, State::Executing) == jobs;
+        until("they are claimed ahead", || executing(61)(&kiln));
+        assert_eq!(pulse(&kiln, &runtime).executing, 1, "none has begun");
+
+        assert_eq!(kiln.cancel(ids[7]).unwrap(), 1);
+        runtime.pause("default").unwrap();
+        until("they are given back", || executing(1)(&kiln));
+        for (n, &id) in ids.iter().enumerate() {
+            let job = get(&kiln, id);
+            let state = if n == 7 { State::Cancelled } else { State::Available };
+            assert_eq!((job.state, job.attempt, job.errors.len()), (state, 0, 0), "{job}");
+        }
+
+        runtime.resume("default").unwrap();
+        until("they are claimed ahead again", || executing(60)(&kiln));
+        let report = runtime.stop();
+        assert_eq!((report.returned, report.cut), (59, 1));
+        let untouched = |id: &&i64| get(&kiln, **id).state == State::Available && get(&kiln, **id).attempt == 0;
+        assert_eq!(ids.iter().filter(untouched).count(), 59);
+        gate.open();
+    });
+}
+
+#[test]
+fn a_slow_job_does_not_keep_what_was_claimed_ahead_from_others() {
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let (gate, (begun, beginnings)) = (Gate::default(), unbounded());
+    let runtime = single(&kiln)
+        .worker_fn("gate", stubborn(&gate, &begun))
+        .worker_fn("quick", |_: &Running<Value>| ())
+        .start()
+        .unwrap();
+    kiln.enqueue_many((0..50).map(|_| NewJob::new("quick"))).unwrap();
+    until("it is known that they are quick", || count(&kiln, State::Completed) == 50);
+    let jobs = iter::once(NewJob::new("gate")).chain((0..60).map(|_| NewJob::new("quick").priority(1)));
+    kiln.enqueue_many(jobs).unwrap();
+    next(&beginnings);
+
+    // Another runtime on the file has nothing to do with the gate, and all the others to itself.
+    let other = folder.open();
+    let helper = single(&other).worker_fn("quick", |_: &Running<Value>| ()).start().unwrap();
+    until("the other did them", || count(&kiln, State::Completed) == 110);
+    assert_eq!(count(&kiln, State::Executing), 1);
+    helper.stop();
+    gate.open();
+    runtime.stop();
 }
 
 #[test]
