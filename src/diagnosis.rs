@@ -91,6 +91,8 @@ pub enum Problem {
     Degraded,
     /// Available jobs for workers that no live runtime knows.
     UnknownWorkers,
+    /// Jobs whose process died while they were executing, and that have not ended by themselves since.
+    Crashed,
     /// Available jobs without an attempt left.
     Exhausted,
     /// Rows that something else wrote or damaged.
@@ -158,6 +160,7 @@ impl Problem {
             Problem::Stuck => "stuck",
             Problem::Degraded => "degraded",
             Problem::UnknownWorkers => "unknown workers",
+            Problem::Crashed => "crashed",
             Problem::Exhausted => "exhausted",
             Problem::Malformed => "malformed",
             Problem::Large => "large",

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -43,7 +43,7 @@ pub(crate) trait Engine: Send + Sync {
     /// Makes a batch of due jobs of these queues available.
     fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged>;
 
-    /// Abandons the attempts whose runtime is dead, and discards available jobs without an attempt left; a batch of them.
+    /// Rescues the jobs whose runtime is dead, and discards available ones without an attempt left; a batch of them.
     fn rescue(&self, now: Timestamp, batch: u32) -> Result<u64>;
 
     /// Abandons the attempts claimed before `before`, whoever owns them: where liveness cannot be told.
@@ -125,12 +125,33 @@ pub(crate) trait Engine: Send + Sync {
     /// Second step: it takes part in nothing any more, and counts as dead.
     fn leave(&self, runtime: &str);
 
+    /// Where a runtime that has joined writes down what it has not begun; `None` where that would help nobody.
+    fn ledger(&self, runtime: &str) -> Option<Arc<dyn Ledger>>;
+
     /// Runs a turn for somebody who is no crew.
     #[cfg(feature = "testing")]
     fn take_turn(&self, turn: Turn) -> Result<Done>;
 
     /// Runs a transaction for what the crews want, here and now, unless somebody else is about to.
     fn turn(&self);
+}
+
+/// How many slots a page of a ledger has: a ring, in which the first follows the last.
+pub(crate) const SLOTS: usize = 512;
+
+/// Which claimed jobs no thread has begun, for those who find their runtime dead. What is not listed has begun.
+pub(crate) trait Ledger: Send + Sync {
+    /// A page of one's own, while there are any.
+    fn page(&self) -> Option<usize>;
+
+    /// Gives the page back.
+    fn give_back(&self, page: usize);
+
+    /// Lists attempts from this slot on, a page full at the most; says whether they all are.
+    fn list(&self, page: usize, slot: usize, fences: &[Fence]) -> bool;
+
+    /// Lists nothing any more in so many slots. From when this returns, they may begin.
+    fn strike(&self, page: usize, slot: usize, count: usize);
 }
 
 /// A row as it is stored: the names of its columns, and what they hold.
@@ -179,6 +200,8 @@ pub(crate) struct Member {
     pub node: String,
     pub workers: Vec<String>,
     pub started_at: Timestamp,
+    /// How many crashes a job may have that it executes; with 0 they are not counted.
+    pub max_crashes: u32,
     /// Jobs whose rows it found to be damaged, and leaves alone.
     pub damaged: Arc<Mutex<HashSet<i64>>>,
 }
@@ -190,6 +213,9 @@ pub(crate) struct Member {
 pub(crate) trait Crew: Send + Sync {
     /// What to write and to claim in the transaction that is about to be committed.
     fn gather(&self, news: &News) -> Turn;
+
+    /// All that the turn asked for is done, and about to be committed.
+    fn foresee(&self, turn: &Turn, done: &Done);
 
     /// The turn was committed.
     fn deliver(&self, turn: Turn, done: Done);
@@ -229,9 +255,28 @@ pub(crate) struct Turn {
     pub now: Timestamp,
     pub acks: Vec<Ack>,
     pub demands: Vec<Demand>,
+    pub company: Company,
+    /// How long a suspect may keep others waiting; zero where none is run alone.
+    pub solitude: Duration,
+}
+
+/// Who runs in a runtime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Company {
+    #[default]
+    Nobody,
+    Somebody,
+    /// A job that is to be alone.
+    Suspect,
 }
 
 impl Turn {
+    /// The turn of somebody who is no crew: he takes a suspect like any other job.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn by_hand(runtime: Arc<Member>, now: Timestamp, acks: Vec<Ack>, demands: Vec<Demand>) -> Self {
+        Self { runtime, now, acks, demands, company: Company::Nobody, solitude: Duration::ZERO }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.acks.is_empty() && self.demands.is_empty()
     }
@@ -247,6 +292,12 @@ pub(crate) struct Done {
     pub expired: Vec<Job>,
     /// There may be jobs that the claim did not get to.
     pub more: bool,
+    /// There may be jobs that have to wait, so that one can run alone.
+    pub held: bool,
+    /// Until when, at the most, where it waits itself.
+    pub until: Option<Instant>,
+    /// The job that was claimed last is to be alone.
+    pub alone: bool,
 }
 
 /// So many jobs of this queue, at the most.

@@ -111,7 +111,8 @@ pub enum Event {
         /// How many.
         count: u64,
     },
-    /// Jobs of runtimes that died became available, or were discarded.
+    /// Jobs of runtimes that died became available, or were discarded: in those that had begun, an entry of
+    /// [`errors`](crate::Job::errors) says why.
     #[non_exhaustive]
     Rescued {
         /// How many.

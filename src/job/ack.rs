@@ -3,6 +3,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::crash::Crash;
 use super::new::later;
 use super::{Json, Outcome, State};
 
@@ -124,8 +125,6 @@ pub(crate) enum End {
     Failed(String, Duration),
     /// Told to leave by a shutdown, and gone without a result.
     Interrupted,
-    /// Its process is dead.
-    Abandoned(String),
 }
 
 /// What to write for an attempt.
@@ -158,8 +157,14 @@ pub(crate) enum Verdict {
         error: String,
     },
     Release,
+    /// Somebody else found it, and its owner gone.
     Abandon {
         error: String,
+    },
+    /// Its process died while it was executing.
+    Crash {
+        error: String,
+        crash: Crash,
     },
 }
 
@@ -176,7 +181,6 @@ impl Attempt {
             End::Failed(error, _) if self.fence.attempt >= self.max_attempts => Verdict::Discard { error },
             End::Failed(error, delay) => Verdict::Retry { at: due(delay), error },
             End::Interrupted => Verdict::Release,
-            End::Abandoned(error) => Verdict::Abandon { error },
         };
         Ack { fence: self.fence, verdict }
     }
@@ -189,6 +193,7 @@ pub(crate) struct Standing {
     pub meta: Json,
     pub errors: String,
     pub cancel_requested: bool,
+    pub crashes: i64,
 }
 
 /// The same part, as it stands after; `None` leaves a column as it is.
@@ -199,6 +204,7 @@ pub(crate) struct Settled {
     pub scheduled_at: Option<Timestamp>,
     pub meta: Option<Json>,
     pub errors: Option<String>,
+    pub crashes: Option<i64>,
 }
 
 impl Ack {
@@ -219,6 +225,7 @@ impl Ack {
             scheduled_at: None,
             meta: None,
             errors: self.error().map(|error| JobError::add_to(&row.errors, now, self.fence.attempt, error.to_owned())),
+            crashes: self.crashes(row),
         };
         match &self.verdict {
             Verdict::Complete => {}
@@ -249,10 +256,16 @@ impl Ack {
                 settled.state = living(State::Available);
                 settled.attempt = (row.attempt - 1).max(0);
             }
-            Verdict::Abandon { .. } if row.attempt >= row.max_attempts => {
-                settled.state = if row.cancel_requested { State::Cancelled } else { State::Discarded };
+            Verdict::Crash { crash: Crash::Last, .. } => settled.state = living(State::Discarded),
+            Verdict::Crash { crash: Crash::Together | Crash::Innocent, .. } => {
+                settled.state = living(State::Available);
+                settled.attempt = (row.attempt - 1).max(0);
+                settled.meta = Some(count(&row.meta, "rescued").into());
             }
-            Verdict::Abandon { .. } => {
+            Verdict::Abandon { .. } | Verdict::Crash { .. } if row.attempt >= row.max_attempts => {
+                settled.state = living(State::Discarded);
+            }
+            Verdict::Abandon { .. } | Verdict::Crash { .. } => {
                 settled.state = living(State::Available);
                 settled.meta = Some(count(&row.meta, "rescued").into());
             }
@@ -260,12 +273,23 @@ impl Ack {
         settled
     }
 
+    /// A job that ended by itself has shown that it can.
+    fn crashes(&self, row: &Standing) -> Option<i64> {
+        match &self.verdict {
+            Verdict::Crash { crash: Crash::Innocent, .. } => None,
+            Verdict::Crash { .. } => Some(row.crashes.saturating_add(1)),
+            Verdict::Release | Verdict::Abandon { .. } => None,
+            _ => (row.crashes != 0).then_some(0),
+        }
+    }
+
     fn error(&self) -> Option<&str> {
         match &self.verdict {
             Verdict::Cancel { error }
             | Verdict::Retry { error, .. }
             | Verdict::Discard { error }
-            | Verdict::Abandon { error } => Some(error),
+            | Verdict::Abandon { error }
+            | Verdict::Crash { error, .. } => Some(error),
             Verdict::Committed => Some("complete_in was not followed by a commit"),
             Verdict::Complete | Verdict::Record { .. } | Verdict::Snooze { .. } | Verdict::Release => None,
         }
@@ -302,7 +326,14 @@ mod tests {
     use super::*;
 
     fn standing() -> Standing {
-        Standing { attempt: 2, max_attempts: 5, meta: Json::EMPTY, errors: "[]".into(), cancel_requested: false }
+        Standing {
+            attempt: 2,
+            max_attempts: 5,
+            meta: Json::EMPTY,
+            errors: "[]".into(),
+            cancel_requested: false,
+            crashes: 2,
+        }
     }
 
     fn ack(verdict: Verdict) -> Ack {
@@ -332,10 +363,51 @@ mod tests {
             Verdict::Snooze { at, meta: Default::default() },
             Verdict::Release,
             Verdict::Abandon { error: error() },
+            Verdict::Crash { error: error(), crash: Crash::Alone },
+            Verdict::Crash { error: error(), crash: Crash::Together },
+            Verdict::Crash { error: error(), crash: Crash::Innocent },
+            Verdict::Crash { error: error(), crash: Crash::Last },
         ] {
             let row = Standing { cancel_requested: true, ..standing() };
             assert_eq!(ack(verdict).settle(&row, at).state, State::Cancelled);
         }
+    }
+
+    #[test]
+    fn a_job_that_ends_by_itself_has_no_crashes_any_more() {
+        let at = Timestamp::UNIX_EPOCH;
+        let error = || String::from("e");
+        let crashes = |verdict, crashes| ack(verdict).settle(&Standing { crashes, ..standing() }, at).crashes;
+        for verdict in [
+            Verdict::Record { encoded: String::new() },
+            Verdict::Snooze { at, meta: Default::default() },
+            Verdict::Cancel { error: error() },
+            Verdict::Retry { at, error: error() },
+            Verdict::Discard { error: error() },
+        ] {
+            assert_eq!((crashes(verdict.clone(), 2), crashes(verdict, 0)), (Some(0), None));
+        }
+        for verdict in [Verdict::Release, Verdict::Abandon { error: error() }] {
+            assert_eq!(crashes(verdict, 2), None, "nothing is known of it");
+        }
+    }
+
+    #[test]
+    fn a_crash_counts_and_its_attempt_where_that_is_known_to_be_its_own() {
+        let at = Timestamp::UNIX_EPOCH;
+        let settled = |crash, attempt| {
+            let ack = ack(Verdict::Crash { error: "e".into(), crash });
+            let settled = ack.settle(&Standing { attempt, ..standing() }, at);
+            assert_eq!(settled.crashes, (crash != Crash::Innocent).then_some(3));
+            assert_eq!(JobError::read_all(&settled.errors.unwrap()).len(), 1);
+            let rescued = settled.meta.map(|meta| meta.get("rescued").and_then(|count| count.as_i64()));
+            (settled.state, settled.attempt, rescued.flatten())
+        };
+        assert_eq!(settled(Crash::Alone, 2), (State::Available, 2, Some(1)));
+        assert_eq!(settled(Crash::Alone, 5), (State::Discarded, 5, None), "it was the last");
+        assert_eq!(settled(Crash::Together, 2), (State::Available, 1, Some(1)));
+        assert_eq!(settled(Crash::Innocent, 5), (State::Available, 4, Some(1)));
+        assert_eq!(settled(Crash::Last, 2), (State::Discarded, 2, None));
     }
 
     #[test]

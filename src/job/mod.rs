@@ -2,6 +2,7 @@
 
 mod ack;
 pub mod backoff;
+mod crash;
 mod cron;
 mod entry;
 mod filter;
@@ -25,6 +26,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict, record_alone};
 pub use ack::{Fence, JobError};
+pub(crate) use crash::{LONGEST, Lost, solitude, verdicts};
 pub use cron::{Cron, Schedule};
 pub use entry::{CronEntry, Missed};
 pub(crate) use entry::{DueSlots, Shot};
@@ -92,6 +94,9 @@ pub struct Job {
     pub attempt: i64,
     /// When `attempt` reaches it and fails, the job is discarded.
     pub max_attempts: i64,
+    /// How often its process died while it was executing, since it last ended by itself. Above 0 it runs alone, see
+    /// [`RuntimeBuilder::max_crashes`](crate::RuntimeBuilder::max_crashes).
+    pub crashes: i64,
     /// 0 to 9; 0 goes first.
     pub priority: i64,
     /// Who claimed it last: the node's name, then the runtime's id. Empty for a job never claimed.
@@ -235,6 +240,7 @@ impl fmt::Debug for Job {
             .field("errors", &errors)
             .field("attempt", &self.attempt)
             .field("max_attempts", &self.max_attempts)
+            .field("crashes", &self.crashes)
             .field("priority", &self.priority)
             .field("attempted_by", &self.attempted_by)
             .field("inserted_at", &self.inserted_at)

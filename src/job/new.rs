@@ -209,6 +209,7 @@ impl NewJob {
             errors: Vec::new(),
             attempt: 0,
             max_attempts: self.max_attempts,
+            crashes: 0,
             priority: self.priority,
             attempted_by: Vec::new(),
             inserted_at: now,

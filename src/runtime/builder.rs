@@ -23,6 +23,9 @@ pub(super) struct Settings {
     pub max_stuck: usize,
     pub claim_ahead: Duration,
     pub rescue_after: Option<Duration>,
+    pub max_crashes: u32,
+    /// How long a suspect may keep others waiting.
+    pub solitude: Duration,
     pub retention: Retention,
 }
 
@@ -42,6 +45,8 @@ pub(super) struct Retention {
 /// | [`timeout_grace`](Self::timeout_grace) | 5 s |
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
 /// | [`claim_ahead`](Self::claim_ahead) | 10 ms |
+/// | [`max_crashes`](Self::max_crashes) | 3 |
+/// | [`solitude`](Self::solitude) | 0.5 s |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
 ///
 /// ```
@@ -90,6 +95,8 @@ impl RuntimeBuilder {
             max_stuck: 8,
             claim_ahead: Duration::from_millis(10),
             rescue_after: None,
+            max_crashes: 3,
+            solitude: Duration::from_millis(500),
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
         Self {
@@ -194,7 +201,7 @@ impl RuntimeBuilder {
     /// time, after what the last ones took, and by 400 at the most. So quick jobs share transactions, which is most of
     /// what they cost; of slow ones, and before anything is known of a queue's jobs, none is claimed ahead. A job claimed
     /// ahead is `executing` and has not begun: on a stop, a pause or a cancel it is given back untouched, and so it is when
-    /// slow jobs keep it waiting for twice this time. `Duration::ZERO` turns it off: never more than the limit is claimed.
+    /// slow jobs keep it waiting for twice this time, and by whoever finds the process dead. `Duration::ZERO` turns it off: never more than the limit is claimed.
     ///
     /// ```
     /// use std::time::Duration;
@@ -219,6 +226,66 @@ impl RuntimeBuilder {
     /// older than this is taken for abandoned. Unless this is said, age never counts.
     pub fn rescue_after(mut self, age: Duration) -> Self {
         self.settings.rescue_after = Some(age);
+        self
+    }
+
+    /// How often a job's process may die while the job is executing, before it is discarded: by an abort, an exhausted
+    /// stack, too little memory, a kill. What the runtime was told that executed the job counts, whoever rescues it.
+    ///
+    /// A job that was the only one in its process took it down, as far as anybody can tell: its attempt counts. Where others
+    /// were executing as well nobody knows which it was, and none of their attempts counts. From then on each runs
+    /// [alone](Self::solitude), so that it is known the next time; one that ends by itself, in whichever way, is like any
+    /// other again. How often its process died is in [`Job::crashes`], and an entry in its [`errors`](Job::errors) says so.
+    ///
+    /// A cut of the machine's power is no crash of a job, as far as the system tells one start of the machine from another
+    /// (Linux does), nor is a [stop](Runtime::stop). A process that is killed is, whoever did it and why: a program that is
+    /// often ended while long jobs run should stop its runtime, or allow for more.
+    ///
+    /// `u32::MAX` discards no job for it. With 0 crashes are not counted and no job runs alone: every attempt at which a
+    /// process died counts, until [`max_attempts`](Job::max_attempts).
+    ///
+    /// ```
+    /// use kiln::{Kiln, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln.runtime().worker_fn("decode", |_: &Running<()>| ()).max_crashes(2).start()?;
+    /// runtime.stop();
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn max_crashes(mut self, crashes: u32) -> Self {
+        self.settings.max_crashes = crashes;
+        self
+    }
+
+    /// How long others wait for a job that is to run alone, since its process died while it was executing: so long after
+    /// its first [crash](Self::max_crashes), and ten times as long with each one more. A claim that comes to such a job
+    /// takes nothing more, of any queue, until the jobs that run have ended; then it takes this one, and nothing else
+    /// until it has ended. All runtimes of one handle and its clones do so together; those of other processes go on.
+    ///
+    /// Where the others do not end within this time it begins beside them, and where it does not end itself within this
+    /// time others begin beside it: no job that takes long keeps the others waiting for longer. So a job that takes its
+    /// process down within this time is found at once, and one that does so later when its process has died together with
+    /// it again and again: of those that have had [`max_crashes`](Self::max_crashes), the one that began last is taken
+    /// for it.
+    ///
+    /// With a second or less, all jobs of a process that was killed run again within about that time. `Duration::MAX` lets
+    /// the others wait to the end; `Duration::ZERO` lets none wait, and no job runs alone.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Kiln, Running};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln
+    ///     .runtime()
+    ///     .worker_fn("decode", |_: &Running<()>| ())
+    ///     .solitude(Duration::from_secs(60))
+    ///     .start()?;
+    /// runtime.stop();
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn solitude(mut self, time: Duration) -> Self {
+        self.settings.solitude = time;
         self
     }
 
@@ -263,6 +330,9 @@ impl RuntimeBuilder {
         if self.queues.is_empty() {
             let threads = thread::available_parallelism().map_or(4, usize::from);
             self.queues.push(Plan::new("default".into(), threads));
+        }
+        if self.settings.max_crashes == 0 {
+            self.settings.solitude = Duration::ZERO;
         }
         Ok(Runtime {
             crons: cron::build(&self.kiln, self.crons)?,

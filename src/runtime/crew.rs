@@ -12,6 +12,7 @@ use super::pending::{Claims, Share};
 use crate::engine::{Claimed, Crew, Demand, Done, News, Turn};
 use crate::event::Event;
 use crate::health::Pulse;
+use crate::job::{LONGEST, solitude};
 use crate::queues::{Plan, Rulings};
 use crate::worker::Flag;
 use crate::{Error, Job};
@@ -74,7 +75,27 @@ impl Crew for House {
             self.alarm.carry_on();
         }
         drop(pending);
-        Turn { runtime: Arc::clone(&self.member), now: self.now(), acks, demands }
+        Turn {
+            runtime: Arc::clone(&self.member),
+            now: self.now(),
+            acks,
+            demands,
+            company: self.company(),
+            solitude: self.settings.solitude,
+        }
+    }
+
+    fn foresee(&self, turn: &Turn, done: &Done) {
+        let Some(ledger) = self.ledger().filter(|_| !self.settings.claim_ahead.is_zero()) else { return };
+        let mut claimed = &done.claimed[..];
+        for demand in &turn.demands {
+            let of_queue = claimed.iter().take_while(|claim| *claim.job.queue == *demand.queue).count();
+            let (own, rest) = claimed.split_at(of_queue);
+            claimed = rest;
+            if let Some(lane) = self.lane_of(demand).filter(|_| !own.is_empty()) {
+                lane.foresee(own.iter().map(|claim| claim.attempt.fence), ledger);
+            }
+        }
     }
 
     fn deliver(&self, turn: Turn, done: Done) {
@@ -90,6 +111,15 @@ impl Crew for House {
             let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
             self.acked.lock().extend(events.chain(expired));
         }
+        if let Some(Claimed { attempt, job }) = done.claimed.last().filter(|_| done.alone) {
+            let now = Instant::now();
+            let until = now.checked_add(solitude(self.settings.solitude, job.crashes)).unwrap_or(now + LONGEST);
+            *self.alone.lock() = Some((attempt.fence, until));
+            self.hold(until);
+        }
+        if let Some(until) = done.until {
+            self.hold(until);
+        }
         let mut claimed = done.claimed.into_iter().peekable();
         for demand in turn.demands {
             let Some(lane) = self.lane_of(&demand) else { continue };
@@ -102,7 +132,7 @@ impl Crew for House {
             for _ in 0..missing {
                 self.hire(&lane);
             }
-            if done.more {
+            if done.more || done.held {
                 lane.ring();
             }
         }

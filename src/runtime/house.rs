@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use super::alarm::Alarm;
 use super::lane::{Lane, Task};
 use super::pending::Pending;
 use super::{Around, Settings, execute};
-use crate::engine::{Engine, Member};
+use crate::engine::{Company, Engine, Ledger, Member};
 use crate::event::{Event, Observers};
 use crate::job::{Ack, Attempt, End, Fence};
 use crate::queues::{Plan, Rulings};
@@ -38,6 +38,12 @@ pub(super) struct House {
     /// What came of those that were written last.
     pub acked: Mutex<Vec<Event>>,
     pub runs: Mutex<HashMap<i64, Run>>,
+    /// The job that nothing is begun together with, and until when.
+    pub alone: Mutex<Option<(Fence, Instant)>>,
+    /// When to ask again for what had to wait.
+    held: Mutex<Option<Instant>>,
+    /// Where is written what no thread has begun.
+    ledger: OnceLock<Arc<dyn Ledger>>,
     /// Rung whenever a run ends.
     ended: Condvar,
     /// Running jobs that told how far they are, and were too early to be written.
@@ -95,6 +101,9 @@ impl House {
             acks: Mutex::default(),
             acked: Mutex::default(),
             runs: Mutex::default(),
+            alone: Mutex::default(),
+            held: Mutex::default(),
+            ledger: OnceLock::new(),
             ended: Condvar::new(),
             reporters: Mutex::default(),
             stuck: AtomicUsize::new(0),
@@ -138,6 +147,51 @@ impl House {
             && (self.unwritten() > 0 || (self.claiming() && self.lanes.read().iter().any(|lane| lane.wants())))
     }
 
+    /// From now on what no thread has begun is listed there.
+    pub fn list_in(&self, ledger: Option<Arc<dyn Ledger>>) {
+        if let Some(ledger) = ledger {
+            let _ = self.ledger.set(ledger);
+        }
+    }
+
+    pub fn ledger(&self) -> Option<&Arc<dyn Ledger>> {
+        self.ledger.get()
+    }
+
+    /// Who runs here. Somebody who was to run alone and takes too long is like any other.
+    pub fn company(&self) -> Company {
+        let mut alone = self.alone.lock();
+        let runs = self.runs.lock();
+        let now = Instant::now();
+        let is_alone = |(fence, until): &(Fence, Instant)| {
+            now < *until && runs.get(&fence.id).is_some_and(|run| run.attempt.fence == *fence)
+        };
+        *alone = alone.filter(is_alone);
+        match *alone {
+            Some(_) => Company::Suspect,
+            None if runs.is_empty() => Company::Nobody,
+            None => Company::Somebody,
+        }
+    }
+
+    /// Others wait for somebody to be alone, until then.
+    pub fn hold(&self, until: Instant) {
+        let mut held = self.held.lock();
+        if held.is_none_or(|other| until < other) {
+            *held = Some(until);
+            self.alarm.by(until);
+        }
+    }
+
+    /// Asks again for those who have waited for long enough. Says when to look again.
+    pub fn let_go(&self, now: Instant) -> Option<Instant> {
+        let over = self.held.lock().take_if(|until| *until <= now).is_some();
+        if over {
+            self.engine().turn();
+        }
+        *self.held.lock()
+    }
+
     /// How many jobs threads have begun.
     pub fn executing(&self) -> usize {
         let ready: usize = self.lanes.read().iter().map(|lane| lane.ready()).sum();
@@ -171,6 +225,7 @@ impl House {
         let patience = self.settings.claim_ahead.max(TEND) * 2;
         let stale: Vec<Task> = self.lanes.read().iter().flat_map(|lane| lane.stale(now, patience)).collect();
         self.give_back_tasks(&stale);
+        self.lanes.read().iter().for_each(|lane| lane.list_again());
         if self.unwritten() > 0 {
             self.engine().turn();
         }

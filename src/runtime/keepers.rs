@@ -104,6 +104,7 @@ impl Keepers {
         let staged = self.stage(now);
         let tended = self.house.tend(now);
         let watched = self.house.watch(now);
+        let held = self.house.let_go(now);
         let reported = self.house.write_reports(now);
         if now >= self.prune {
             self.prune = self.prune(now);
@@ -113,8 +114,17 @@ impl Keepers {
             self.house.lanes.read().iter().for_each(|lane| lane.ring());
             let _ = self.house.engine().tell_rulings();
         }
-        let rests =
-            [Some(self.look), Some(self.prune), fired, staged, tended, watched, reported, now.checked_add(LONGEST)];
+        let rests = [
+            Some(self.look),
+            Some(self.prune),
+            fired,
+            staged,
+            tended,
+            watched,
+            held,
+            reported,
+            now.checked_add(LONGEST),
+        ];
         rests.into_iter().flatten().min().unwrap_or(now)
     }
 

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::listing::Listing;
 use super::pace::Pace;
 use crate::Job;
+use crate::engine::Ledger;
 use crate::job::Fence;
 use crate::worker::Flag;
 
@@ -51,6 +53,8 @@ struct State {
     /// How many may be taken: the limit, and what the last claim asked for beyond.
     bound: usize,
     ready: VecDeque<Task>,
+    /// Which of them are listed as not begun, once any were.
+    listing: Option<Listing>,
     /// When a job became ready, or a thread took one, for the last time.
     moved: Option<Instant>,
     pace: Pace,
@@ -82,8 +86,21 @@ impl State {
             false => 0,
         };
         let excess: Vec<Task> = self.ready.drain(keep..).collect();
+        self.unlist();
         self.taken -= excess.len();
         excess
+    }
+
+    /// There are fewer jobs ready, and the last are gone.
+    fn unlist(&mut self) {
+        if let Some(listing) = &mut self.listing {
+            listing.shorten(self.ready.len());
+        }
+    }
+
+    /// How many threads may be made.
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.threads - self.leaving)
     }
 
     /// Calls waiting threads to work; says how many are to be woken.
@@ -170,6 +187,29 @@ impl Lane {
         Some(free)
     }
 
+    /// These are about to be delivered: those that will wait for a busy thread are listed before they are claimed.
+    pub fn foresee(&self, fences: impl ExactSizeIterator<Item = Fence>, ledger: &Arc<dyn Ledger>) {
+        let mut state = self.state.lock();
+        let (ready, coming) = (state.ready.len(), state.idle + state.returning + state.room());
+        if ready + fences.len() > coming {
+            if state.listing.is_none() {
+                state.listing = Listing::new(ledger, ready);
+            }
+            if let Some(listing) = &mut state.listing {
+                listing.foresee(ready, fences);
+            }
+        }
+    }
+
+    /// Lists again what was taken for begun and was not.
+    pub fn list_again(&self) {
+        let mut state = self.state.lock();
+        let State { ready, listing, .. } = &mut *state;
+        if let Some(listing) = listing {
+            listing.list_again(ready.iter().map(|task| task.fence));
+        }
+    }
+
     /// The answer to a demand.
     pub fn deliver(&self, demanded: usize, tasks: Vec<Task>) -> Delivered {
         let mut state = self.state.lock();
@@ -181,9 +221,14 @@ impl Lane {
         if !tasks.is_empty() {
             state.moved = Some(Instant::now());
         }
+        let before = state.ready.len();
         state.ready.extend(tasks);
+        let after = state.ready.len();
+        if let Some(listing) = &mut state.listing {
+            listing.arrived(before, after);
+        }
         let refused = state.excess();
-        let room = state.limit.saturating_sub(state.threads - state.leaving);
+        let room = state.room();
         let missing = state.ready.len().saturating_sub(state.idle + state.returning).min(room);
         state.threads += missing;
         // A thread about to be born looks for work by itself.
@@ -207,6 +252,10 @@ impl Lane {
     /// Takes the next job out.
     fn take(&self, mut state: MutexGuard<'_, State>, now: Instant) -> Option<Task> {
         let task = state.ready.pop_front()?;
+        let (stride, left) = (state.pace.stride(), state.ready.len());
+        if let Some(listing) = &mut state.listing {
+            listing.taken(stride, left);
+        }
         state.moved = Some(now);
         self.call_for_the_rest(state);
         Some(task)
@@ -305,6 +354,9 @@ impl Lane {
         let mut state = self.state.lock();
         state.taken -= slots;
         state.asked -= slots;
+        if let Some(listing) = &mut state.listing {
+            listing.in_vain();
+        }
         drop(state);
         self.ring();
     }
@@ -313,7 +365,9 @@ impl Lane {
     pub fn clear(&self) -> Vec<Task> {
         let mut state = self.state.lock();
         state.taken -= state.ready.len();
-        state.ready.drain(..).collect()
+        let ready = state.ready.drain(..).collect();
+        state.unlist();
+        ready
     }
 
     /// No more work: the threads leave as soon as they come by. Gives back the jobs that no thread has begun.

@@ -9,6 +9,7 @@ mod execute;
 mod house;
 mod keepers;
 mod lane;
+mod listing;
 mod pace;
 mod panics;
 mod pending;
@@ -111,6 +112,7 @@ impl Runtime {
             node: self.kiln.node().to_owned(),
             workers: self.workers.names(),
             started_at: self.kiln.clock().now(),
+            max_crashes: self.settings.max_crashes,
             damaged: Arc::default(),
         };
         let id = member.id.clone();
@@ -126,6 +128,7 @@ impl Runtime {
         self.add_crons()?;
         *self.house.lock() = Arc::downgrade(&house);
         engine.join(&house.member, house.clone())?;
+        house.list_in(engine.ledger(&id));
         house.first_look();
         let stopping = Arc::new(AtomicBool::new(false));
         let scheduler = thread::Builder::new().name("kiln-scheduler".into()).spawn({

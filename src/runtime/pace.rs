@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use crate::engine::SLOTS;
+
 /// However quick the jobs are, no more than so many are claimed ahead.
 const MOST_AHEAD: usize = 400;
+const _: () = assert!(MOST_AHEAD <= SLOTS, "all of them can be listed");
 
 /// Jobs that are done in less are worth putting together: in one transaction, and on one thread.
 const QUICK: Duration = Duration::from_millis(1);
@@ -29,6 +32,14 @@ impl Pace {
 
     pub fn is_quick(&self) -> bool {
         self.0.is_some_and(|mean| mean < QUICK)
+    }
+
+    /// How many jobs are begun for the price of writing down that one is: a write costs about a microsecond.
+    pub fn stride(&self) -> usize {
+        const WORTH: Duration = Duration::from_micros(100);
+        const LONGEST: usize = 16;
+        let mean = self.0.map_or(1, |mean| mean.as_nanos().max(1));
+        usize::try_from(WORTH.as_nanos() / mean).unwrap_or(LONGEST).clamp(1, LONGEST)
     }
 
     /// How many jobs this many threads are expected to finish within `time`, and may be claimed ahead for them.

@@ -145,6 +145,12 @@ impl Look<'_> {
                 "a runtime that runs on the file discards them; to run them once more, raise max_attempts with Kiln::update",
             ),
             (
+                sql::CRASHED,
+                Problem::Crashed,
+                "jobs whose process died while they were executing",
+                "those that wait run alone now, and end discarded if they took it down; what happened is in their errors",
+            ),
+            (
                 sql::MALFORMED,
                 Problem::Malformed,
                 "rows that are not as kiln writes them",

@@ -1,9 +1,12 @@
 //! A runtime's part in a transaction: acks first, then claims for the slots they freed.
 
+use std::time::Instant;
+
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
 
+use super::solitude::{Place, Room, Solitude};
 use super::verbs::{exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
@@ -11,10 +14,24 @@ use crate::Result;
 use crate::engine::{Claimed, Demand, Done, Member, Turn};
 use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict, record_alone};
 
-pub(super) fn turn(tx: &mut Tx<'_>, turn: &Turn) -> Result<Done> {
-    let mut done = Done { acked: acknowledge_all(tx, &turn.acks, turn.now)?, ..Done::default() };
-    for demand in &turn.demands {
-        done.more |= claim_queue(tx.conn, turn, demand, &mut done)?;
+/// The turns of the runtimes in this process.
+pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) -> Result<Vec<Done>> {
+    let mut done = Vec::with_capacity(turns.len());
+    if turns.is_empty() {
+        return Ok(done);
+    }
+    for turn in turns {
+        done.push(Done { acked: acknowledge_all(tx, &turn.acks, turn.now)?, ..Done::default() });
+    }
+    let mut room = solitude.room(turns, Instant::now());
+    if let Some(queue) = room.waits() {
+        claim_waiting(tx.conn, turns, &mut done, &mut room, &queue)?;
+    }
+    for (turn, done) in turns.iter().zip(&mut done) {
+        for demand in &turn.demands {
+            done.more |= claim_queue(tx.conn, turn, demand, done, &mut room)?;
+        }
+        done.until = room.until();
     }
     Ok(done)
 }
@@ -32,7 +49,8 @@ pub(super) struct Taken {
 #[cfg(feature = "testing")]
 impl Op for Taken {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        self.done = turn(tx, &self.turn)?;
+        let done = turns(tx, std::slice::from_ref(&self.turn), &mut Solitude::default())?;
+        self.done = done.into_iter().next().unwrap_or_default();
         Ok(())
     }
 }
@@ -117,6 +135,7 @@ fn settle(tx: &mut Tx<'_>, ack: &Ack, standing: &Standing, now: Timestamp) -> Re
                 settled.meta.as_ref().map(|meta| meta.as_str()),
                 settled.errors,
                 now.as_microsecond(),
+                settled.crashes,
             ])
         })
         .map_err(failed)?;
@@ -141,31 +160,77 @@ fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
         meta: rows::json(row.get_ref(2)?),
         errors: rows::text(row.get_ref(3)?),
         cancel_requested: row.get_ref(4)? != ValueRef::Null,
+        crashes: rows::integer(row.get_ref(5)?),
     })
 }
 
 /// How often a claim goes on to the next jobs when those it found had expired.
 const ROUNDS: u32 = 16;
 
+/// Claims the suspect that waits in this queue, once it can be alone; whoever came before it meanwhile.
+fn claim_waiting(conn: &Connection, turns: &[Turn], done: &mut [Done], room: &mut Room<'_>, queue: &str) -> Result<()> {
+    let mut asked = false;
+    for (turn, done) in turns.iter().zip(done) {
+        for demand in turn.demands.iter().filter(|demand| *demand.queue == *queue) {
+            if turn.runtime.workers.is_empty() {
+                continue;
+            }
+            asked = true;
+            let found = available(conn, queue, &turn.runtime, demand.limit)?;
+            let is_next = |job: &Job| room.is_suspect(turn, job) && !has_expired(job, turn);
+            let Some(suspect) = found.into_iter().find(is_next) else { continue };
+            if room.is_empty() && room.place(turn, &suspect) == Place::Alone {
+                done.claimed.push(claim_job(suspect, turn));
+                done.alone = true;
+                store_claims(conn, &done.claimed, turn)?;
+            }
+            return Ok(());
+        }
+    }
+    if asked || room.is_empty() {
+        room.nobody_waits();
+    }
+    Ok(())
+}
+
+fn has_expired(job: &Job, turn: &Turn) -> bool {
+    job.expires_at.is_some_and(|at| at <= turn.now)
+}
+
 /// Claims for a demand; says whether there may be more that it did not get to.
-fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done) -> Result<bool> {
+fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done, room: &mut Room<'_>) -> Result<bool> {
     let workers = &turn.runtime.workers;
     if workers.is_empty() {
+        return Ok(false);
+    }
+    if room.is_closed() {
+        done.held = true;
         return Ok(false);
     }
     let first = done.claimed.len();
     for _ in 0..ROUNDS {
         let (begin, expired) = (done.claimed.len(), done.expired.len());
         for job in available(conn, &demand.queue, &turn.runtime, demand.limit - (begin - first))? {
-            if job.expires_at.is_some_and(|at| at <= turn.now) {
+            if has_expired(&job, turn) {
                 expire(conn, &job, turn.now)?;
                 done.expired.push(job);
-            } else {
-                done.claimed.push(claim_job(job, turn));
+                continue;
+            }
+            match room.place(turn, &job) {
+                Place::Free => done.claimed.push(claim_job(job, turn)),
+                Place::Alone => {
+                    done.claimed.push(claim_job(job, turn));
+                    done.alone = true;
+                }
+                Place::None => {}
+            }
+            if room.is_closed() {
+                done.held = true;
+                break;
             }
         }
         store_claims(conn, &done.claimed[begin..], turn)?;
-        if done.expired.len() == expired {
+        if done.held || done.expired.len() == expired {
             return Ok(false);
         }
     }

@@ -10,7 +10,7 @@ use crate::engine::{Crew, Engine, Member};
 
 impl Sqlite {
     pub(super) fn join_with_bell(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
-        self.live.enter(&member.id)?;
+        self.live.enter(&member.id, member.max_crashes)?;
         let named = self.read(|conn| {
             let owners = keep::executing(conn)?.into_iter().map(|attempt| attempt.runtime);
             Ok(owners.chain(look::members(conn)?.into_iter().map(|member| member.id)).collect())

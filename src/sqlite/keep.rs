@@ -1,17 +1,18 @@
 //! What keepers do: stage, rescue, prune.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::claim::abandon;
+use super::ledger::Remains;
 use super::verbs::{deleting, exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::Cutoffs;
-use crate::job::{Attempt, End, Fence};
+use crate::job::{Ack, Fence, Lost, Verdict, verdicts};
 
 pub(super) struct Stage {
     pub queues: Vec<String>,
@@ -51,7 +52,7 @@ pub(super) fn next_due(conn: &Connection, queues: &[String]) -> Result<Option<Ti
 #[derive(Debug)]
 pub(super) struct Executing {
     pub fence: Fence,
-    pub max_attempts: i64,
+    pub crashes: i64,
     pub queue: String,
     pub node: String,
     pub runtime: String,
@@ -61,15 +62,15 @@ pub(super) fn executing(conn: &Connection) -> Result<Vec<Executing>> {
     let mut select = conn.prepare_cached(sql::EXECUTING).map_err(failed)?;
     let found = select
         .query_map([], |row| {
-            let mut owner = rows::words(row.get_ref(4)?).into_iter();
+            let mut owner = rows::words(row.get_ref(3)?).into_iter();
             Ok(Executing {
                 fence: Fence {
                     id: row.get(0)?,
                     attempt: rows::integer(row.get_ref(1)?),
-                    attempted_at: rows::integer(row.get_ref(3)?),
+                    attempted_at: rows::integer(row.get_ref(2)?),
                 },
-                max_attempts: rows::integer(row.get_ref(2)?),
-                queue: rows::text(row.get_ref(5)?),
+                queue: rows::text(row.get_ref(4)?),
+                crashes: rows::integer(row.get_ref(5)?),
                 node: owner.next().unwrap_or_default(),
                 runtime: owner.next().unwrap_or_default(),
             })
@@ -89,44 +90,84 @@ pub(super) struct Rescue {
 }
 
 pub(super) enum Whose {
-    /// Of these runtimes, which are dead.
-    Dead(HashSet<String>),
+    /// Of these runtimes, which are dead, with what each has left, where that tells anything.
+    Dead(HashMap<String, Option<Remains>>),
     /// Claimed before this time, but by these runtimes, which are here.
     Older(Timestamp, HashSet<String>),
 }
 
+impl Rescue {
+    pub fn new(whose: Whose, now: Timestamp, batch: u32) -> Self {
+        Self { whose, now, batch, rescued: 0, forgotten: HashSet::new() }
+    }
+}
+
+/// What is found of an attempt that is to be rescued.
+enum Found<'a> {
+    /// No thread had begun it.
+    NotBegun,
+    /// It was executing in this process when that died.
+    Suspect(&'a str, Lost),
+    /// Its owner is gone, and nobody knows how, or wants to.
+    Orphan(Verdict),
+}
+
 impl Whose {
-    /// Why an attempt is abandoned; `None` when it is not.
-    fn why(&self, Executing { fence, node, runtime, .. }: &Executing) -> Option<String> {
+    fn find(&self, Executing { fence, node, runtime, crashes, .. }: &Executing) -> Option<Found<'_>> {
         match self {
-            Whose::Dead(dead) if dead.contains(runtime) => {
-                Some(format!("abandoned: the process of runtime {runtime:?} on {node:?} ended during the attempt"))
+            Whose::Dead(dead) => {
+                let remains = dead.get(runtime)?;
+                let max_crashes = remains.as_ref().map_or(0, |remains| remains.max_crashes);
+                let owner = format!("{runtime:?} on {node:?}");
+                let lost = Lost { fence: *fence, crashes: *crashes, max_crashes, owner };
+                Some(match remains {
+                    Some(remains) if remains.has_not_begun(*fence) => Found::NotBegun,
+                    Some(remains) if max_crashes > 0 => Found::Suspect(&remains.process, lost),
+                    _ => Found::Orphan(lost.uncounted()),
+                })
             }
-            Whose::Older(before, here) if fence.attempted_at < before.as_microsecond() && !here.contains(runtime) => {
-                Some(format!("abandoned: runtime {runtime:?} on {node:?} executed it for too long"))
+            Whose::Older(before, here) => {
+                let is_old = fence.attempted_at < before.as_microsecond() && !here.contains(runtime);
+                let error = || format!("abandoned: runtime {runtime:?} on {node:?} executed it for too long");
+                is_old.then(|| Found::Orphan(Verdict::Abandon { error: error() }))
             }
-            _ => None,
         }
     }
 }
 
 impl Op for Rescue {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        self.rescued = 0;
+        let mut acks = Vec::new();
         let mut all = true;
+        let mut suspects: BTreeMap<&str, Vec<Lost>> = BTreeMap::new();
         for executing in executing(tx.conn)? {
-            let Some(error) = self.whose.why(&executing) else { continue };
-            if self.rescued >= u64::from(self.batch) {
-                all = false;
-                break;
+            let fence = executing.fence;
+            let verdict = match self.whose.find(&executing) {
+                None => continue,
+                Some(Found::Suspect(process, lost)) => {
+                    suspects.entry(process).or_default().push(lost);
+                    continue;
+                }
+                Some(Found::NotBegun) => Verdict::Release,
+                Some(Found::Orphan(verdict)) => verdict,
+            };
+            match acks.len() < self.batch as usize {
+                true => acks.push(Ack { fence, verdict }),
+                false => all = false,
             }
-            let attempt = Attempt { fence: executing.fence, max_attempts: executing.max_attempts };
-            abandon(tx, &attempt.ack(End::Abandoned(error), self.now), self.now)?;
-            self.rescued += 1;
         }
+        // Those of one process at once: which of them it was can be said of all of them only.
+        for lost in suspects.values() {
+            let ruled = lost.iter().zip(verdicts(lost));
+            acks.extend(ruled.map(|(lost, verdict)| Ack { fence: lost.fence, verdict }));
+        }
+        for ack in &acks {
+            abandon(tx, ack, self.now)?;
+        }
+        self.rescued = acks.len() as u64;
         self.forgotten = match &self.whose {
             // A runtime is forgotten, and its sidecar with it, only once nothing of it is left.
-            Whose::Dead(dead) if all => dead.clone(),
+            Whose::Dead(dead) if all => dead.keys().cloned().collect(),
             _ => HashSet::new(),
         };
         for id in &self.forgotten {

@@ -3,12 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::ledger::{self, Ledger, Remains};
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -18,7 +20,8 @@ const MISSING: Duration = Duration::from_secs(4);
 pub(super) struct Live {
     /// The database's file; `None` for one in memory, where all who live are here.
     file: Option<PathBuf>,
-    held: Mutex<HashMap<String, Option<File>>>,
+    /// Each with the lock.
+    held: Mutex<HashMap<String, Option<Arc<Ledger>>>>,
     missing: Mutex<HashMap<String, Instant>>,
 }
 
@@ -32,30 +35,37 @@ impl Live {
     }
 
     /// Takes the lock of a runtime that is to live here.
-    pub fn enter(&self, id: &str) -> Result<()> {
-        let lock = match self.sidecar(id) {
-            Some(path) => Some(create(&path)?),
+    pub fn enter(&self, id: &str, max_crashes: u32) -> Result<()> {
+        let ledger = match self.sidecar(id) {
+            Some(path) => Some(Arc::new(Ledger::new(max_crashes, |content| create(&path, content))?)),
             None => None,
         };
-        self.held.lock().insert(id.to_owned(), lock);
+        self.held.lock().insert(id.to_owned(), ledger);
         Ok(())
+    }
+
+    /// Where a runtime that lives here writes what others are to find.
+    pub fn ledger(&self, id: &str) -> Option<Arc<Ledger>> {
+        self.held.lock().get(id).cloned().flatten()
     }
 
     /// Puts back what somebody deleted.
     pub fn refresh(&self) {
-        for (id, lock) in self.held.lock().iter_mut() {
-            if let Some(path) = self.sidecar(id)
+        for (id, ledger) in self.held.lock().iter() {
+            if let (Some(path), Some(ledger)) = (self.sidecar(id), ledger)
                 && !is_file(&path)
-                && let Ok(file) = create(&path)
             {
-                *lock = Some(file);
+                ledger.renew(|content| create(&path, content));
             }
         }
     }
 
     /// Gives the lock back.
     pub fn leave(&self, id: &str) {
-        if self.held.lock().remove(id).is_some() {
+        let held = self.held.lock().remove(id);
+        if let Some(ledger) = held {
+            // While the lock is held: nobody shall take this for a crash.
+            ledger.iter().for_each(|ledger| ledger.close());
             self.bury(id);
         }
     }
@@ -89,6 +99,24 @@ impl Live {
         }
     }
 
+    /// The dead among these, with what each has left, where that tells anything. Those whose process is just ending, so
+    /// that others of it have their lock still, are dead a moment later.
+    pub fn dead(&self, mut known: HashSet<String>) -> HashMap<String, Option<Remains>> {
+        let remains = |id: String| {
+            let sidecar = self.sidecar(&id).filter(|sidecar| is_file(sidecar));
+            let remains = sidecar.and_then(|sidecar| Remains::read(&sidecar));
+            (id, remains)
+        };
+        let dead: Vec<String> = known.extract_if(|id| self.is_dead(id)).collect();
+        if dead.is_empty() {
+            return HashMap::new();
+        }
+        let living = known.into_iter().filter_map(|id| remains(id).1).map(|remains| remains.process);
+        let living: HashSet<String> = living.collect();
+        let ended = |remains: &Option<Remains>| remains.as_ref().is_none_or(|it| !living.contains(&it.process));
+        dead.into_iter().map(remains).filter(|(_, remains)| ended(remains)).collect()
+    }
+
     fn is_missing_for_long(&self, id: &str) -> bool {
         self.missing.lock().entry(id.to_owned()).or_insert_with(Instant::now).elapsed() >= MISSING
     }
@@ -107,8 +135,7 @@ impl Live {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(id) = name.strip_prefix(&prefix) else { continue };
-            let Ok(found) = entry.metadata() else { continue };
-            if found.len() > 0 {
+            if !entry.file_type().is_ok_and(|kind| kind.is_file()) || !is_ours(&entry.path()) {
                 continue;
             }
             match id.strip_suffix(UNBORN) {
@@ -148,6 +175,13 @@ fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Whether a file with the name of a sidecar is one: a runtime that died early, or an older one, left it empty.
+fn is_ours(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    read.is_ok() && (head.is_empty() || ledger::is_head(&head))
+}
+
 /// What ends the name of a sidecar that is not locked yet.
 const UNBORN: &str = "-new";
 
@@ -156,19 +190,21 @@ fn can_be_locked(path: &Path) -> bool {
     file.is_ok_and(|file| file.try_lock().is_ok())
 }
 
-/// Made and locked under another name: whoever finds it under its own finds it locked.
-fn create(path: &Path) -> Result<File> {
+/// Made, locked and written under another name: whoever finds it under its own finds it so.
+fn create(path: &Path, content: &[u8]) -> Result<File> {
     let failed = |message: &str| Error::new(Kind::Runtime, format!("{message} {}", path.display()));
     let mut unborn = path.as_os_str().to_owned();
     unborn.push(UNBORN);
     loop {
         // Whatever has this name is nobody's by now, and is not to be followed where it is a link.
         let _ = std::fs::remove_file(&unborn);
-        let file = private(OpenOptions::new().read(true).write(true).create_new(true))
+        let mut file = private(OpenOptions::new().read(true).write(true).create_new(true))
             .open(&unborn)
             .map_err(|error| failed("cannot create the sidecar file").because(error))?;
         // Others hold it for a look at the most.
         file.lock().map_err(|error| failed("this file system cannot lock the sidecar file").because(error))?;
+        // Where there is no room for what it says, it is a lock all the same.
+        let _ = file.set_len(0).and_then(|()| file.write_all(content));
         match std::fs::rename(&unborn, path) {
             Ok(()) => return Ok(file),
             // Somebody swept it away before it was locked.

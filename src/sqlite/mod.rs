@@ -8,6 +8,7 @@ mod doubt;
 mod holder;
 mod join;
 mod keep;
+mod ledger;
 mod line;
 mod live;
 mod look;
@@ -19,6 +20,7 @@ mod queues;
 mod read_only;
 mod rows;
 mod schema;
+mod solitude;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -38,7 +40,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::bell::Bell;
 use crate::diagnosis::{Compacted, Diagnosis};
-use crate::engine::{Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
+use crate::engine::{self, Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
 use crate::error::Kind;
 use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
@@ -201,20 +203,18 @@ impl Engine for Sqlite {
         let (executing, members, exhausted) =
             self.read(|conn| Ok((keep::executing(conn)?, look::members(conn)?, keep::any_exhausted(conn)?)))?;
         let owners = executing.into_iter().map(|attempt| attempt.runtime);
-        let mut dead: HashSet<String> = owners.chain(members.into_iter().map(|member| member.id)).collect();
-        dead.retain(|id| self.live.is_dead(id));
+        let known: HashSet<String> = owners.chain(members.into_iter().map(|member| member.id)).collect();
+        let dead = self.live.dead(known);
         if dead.is_empty() && !exhausted {
             return Ok(0);
         }
-        let rescue = Rescue { whose: Whose::Dead(dead), now, batch, rescued: 0, forgotten: HashSet::new() };
-        let rescue = self.writer.write(Need::Ride, rescue)?;
+        let rescue = self.writer.write(Need::Ride, Rescue::new(Whose::Dead(dead), now, batch))?;
         rescue.forgotten.iter().for_each(|id| self.live.bury(id));
         Ok(rescue.rescued)
     }
 
     fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64> {
-        let whose = Whose::Older(before, self.live.here());
-        let rescue = Rescue { whose, now, batch, rescued: 0, forgotten: HashSet::new() };
+        let rescue = Rescue::new(Whose::Older(before, self.live.here()), now, batch);
         Ok(self.writer.write(Need::Ride, rescue)?.rescued)
     }
 
@@ -335,6 +335,10 @@ impl Engine for Sqlite {
 
     fn join(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
         self.join_with_bell(member, crew)
+    }
+
+    fn ledger(&self, runtime: &str) -> Option<Arc<dyn engine::Ledger>> {
+        self.live.ledger(runtime).map(|ledger| ledger as Arc<dyn engine::Ledger>)
     }
 
     fn retire(&self, runtime: &str) -> Result<()> {

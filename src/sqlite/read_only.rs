@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::live::Live;
 use super::{Options, care, copy, cron, look, open, place, queues, schema, verbs};
 use crate::diagnosis::{Compacted, Diagnosis};
-use crate::engine::{Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
+use crate::engine::{self, Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
 use crate::error::Kind;
 use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
@@ -258,6 +258,10 @@ impl Engine for ReadOnly {
 
     fn join(&self, _: &Member, _: Arc<dyn Crew>) -> Result<()> {
         refused()
+    }
+
+    fn ledger(&self, _: &str) -> Option<Arc<dyn engine::Ledger>> {
+        None
     }
 
     fn retire(&self, _: &str) -> Result<()> {

@@ -31,6 +31,7 @@ pub(super) fn job(row: &Row<'_>) -> Result<Job> {
         discarded_at: time(row.get_ref(17)?),
         cancel_requested_at: time(row.get_ref(18)?),
         expires_at: time(row.get_ref(19)?),
+        crashes: integer(row.get_ref(20)?),
         conflict: false,
         extra: Map::new(),
     })

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 macro_rules! columns {
     () => {
         "id, state, queue, worker, args, meta, tags, errors, attempt, max_attempts, priority, attempted_by, \
-         inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, cancel_requested_at, expires_at"
+         inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, cancel_requested_at, expires_at, \
+         crashes"
     };
 }
 
@@ -77,7 +78,7 @@ WHERE unique_key = ?1 AND state = ?2 AND ",
 const CLAIM_ARM: &str = "
 SELECT id, NULL AS state, NULL AS queue, worker, args, meta, tags, errors, attempt, max_attempts, priority,
   NULL AS attempted_by, inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at,
-  cancel_requested_at, expires_at
+  cancel_requested_at, expires_at, crashes
 FROM kiln_jobs INDEXED BY kiln_jobs_available
 WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?";
 
@@ -113,17 +114,17 @@ UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, errors = ?3 WHERE i
 
 /// The ack that is nearly every ack.
 pub(super) const ACK_COMPLETE: &str = "
-UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL, crashes = 0
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
 /// The same for neighbours that were claimed at once.
 pub(super) const ACK_COMPLETE_MANY: &str = "
-UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL, crashes = 0
 WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND state = 'executing'";
 
 /// The ack of a job that recorded a value and has nothing else in its meta, as most have.
 pub(super) const ACK_RECORD: &str = "
-UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL, meta = ?5
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL, meta = ?5, crashes = 0
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing' AND meta = '{}'";
 
 /// Whether the attempt was the one that completed its job.
@@ -131,11 +132,11 @@ pub(super) const COMPLETED: &str = "
 SELECT 1 FROM kiln_jobs WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'completed'";
 
 pub(super) const ACK_STANDING: &str = "
-SELECT attempt, max_attempts, meta, errors, cancel_requested_at FROM kiln_jobs
+SELECT attempt, max_attempts, meta, errors, cancel_requested_at, crashes FROM kiln_jobs
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing'";
 
 pub(super) const STANDING: &str = "
-SELECT attempt, max_attempts, meta, errors, cancel_requested_at FROM kiln_jobs WHERE id = ?1";
+SELECT attempt, max_attempts, meta, errors, cancel_requested_at, crashes FROM kiln_jobs WHERE id = ?1";
 
 pub(super) const ACK_SETTLE: &str = "
 UPDATE kiln_jobs SET state = ?2, attempt = ?3, scheduled_at = coalesce(?4, scheduled_at), meta = coalesce(?5, meta),
@@ -143,7 +144,7 @@ UPDATE kiln_jobs SET state = ?2, attempt = ?3, scheduled_at = coalesce(?4, sched
   completed_at = CASE ?2 WHEN 'completed' THEN ?7 ELSE completed_at END,
   cancelled_at = CASE ?2 WHEN 'cancelled' THEN ?7 ELSE cancelled_at END,
   discarded_at = CASE ?2 WHEN 'discarded' THEN ?7 ELSE discarded_at END,
-  checkpoint = CASE ?2 WHEN 'completed' THEN NULL ELSE checkpoint END
+  checkpoint = CASE ?2 WHEN 'completed' THEN NULL ELSE checkpoint END, crashes = coalesce(?8, crashes)
 WHERE id = ?1";
 
 pub(super) const NOTE_PROGRESS: &str = "
@@ -168,7 +169,7 @@ ORDER BY scheduled_at LIMIT 1";
 
 /// The executing jobs are as many as there are slots, on all runtimes together.
 pub(super) const EXECUTING: &str = "
-SELECT id, attempt, max_attempts, attempted_at, attempted_by, queue FROM kiln_jobs INDEXED BY kiln_jobs_executing
+SELECT id, attempt, attempted_at, attempted_by, queue, crashes FROM kiln_jobs INDEXED BY kiln_jobs_executing
 WHERE state = 'executing'";
 
 pub(super) const CANCELLING: &str = "
@@ -208,8 +209,9 @@ UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, meta = ?3 WHERE id 
 pub(super) const CANCEL_EXECUTING: &str = "
 UPDATE kiln_jobs SET cancel_requested_at = coalesce(cancel_requested_at, ?2) WHERE id = ?1";
 
+/// A job that took its process down runs alone all the same, and with all but one crash to spare.
 pub(super) const RETRY: &str = "
-UPDATE kiln_jobs SET state = 'available', max_attempts = max(max_attempts, attempt + 1), scheduled_at = ?2,
+UPDATE kiln_jobs SET state = 'available', crashes = min(crashes, 1), max_attempts = max(max_attempts, attempt + 1), scheduled_at = ?2,
   completed_at = NULL, cancelled_at = NULL, discarded_at = NULL, cancel_requested_at = NULL, expires_at = NULL
 WHERE id = ?1";
 
@@ -288,6 +290,10 @@ WHERE state = 'executing' ORDER BY id";
 pub(super) const ALL_EXHAUSTED: &str = "
 SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_exhausted
 WHERE state = 'available' AND attempt >= max_attempts ORDER BY id";
+
+pub(super) const CRASHED: &str = "
+SELECT id FROM kiln_jobs
+WHERE crashes > 0 AND state IN ('available', 'scheduled', 'executing', 'retryable', 'discarded') ORDER BY id";
 
 pub(super) const MALFORMED: &str = "
 SELECT id FROM kiln_jobs

@@ -18,7 +18,8 @@ fn engine() -> Sqlite {
 
 fn member() -> Arc<Member> {
     let workers = vec![WORKER.to_owned(), "app.Other".to_owned()];
-    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW, damaged: Arc::default() })
+    let damaged = Arc::default();
+    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW, max_crashes: 0, damaged })
 }
 
 /// A job in this state, an hour old, with an attempt behind it and more to come.
@@ -35,7 +36,7 @@ fn job_in(engine: &Sqlite, state: State) -> Job {
 
 fn apply(engine: &Sqlite, verb: Verb, job: &Job) {
     let which = Which::Ids(vec![job.id]);
-    let turn = |acks, demands| Turn { runtime: member(), now: NOW, acks, demands };
+    let turn = |acks, demands| Turn::by_hand(member(), NOW, acks, demands);
     let fence = Fence { id: job.id, attempt: 2, attempted_at: job.attempted_at.unwrap().as_microsecond() };
     match verb {
         Verb::Stage => engine.stage(&[QUEUE.to_owned()], NOW, 10).map(|_| ()),
@@ -180,7 +181,7 @@ fn a_claim_merges_its_workers_in_claim_order() {
     }
     expected.sort_unstable();
     let demands = vec![Demand { queue: QUEUE.into(), limit: 1000 }];
-    let turn = Turn { runtime: member(), now: NOW, acks: Vec::new(), demands };
+    let turn = Turn::by_hand(member(), NOW, Vec::new(), demands);
     let claimed = engine.take_turn(turn).unwrap().claimed;
     let found: Vec<_> = claimed.iter().map(|c| (c.job.priority, c.job.scheduled_at, c.job.id)).collect();
     assert_eq!(found, expected);
@@ -195,7 +196,7 @@ fn of_many_acks_at_once_those_that_are_late_change_nothing_and_are_told() {
     engine.enqueue(jobs).unwrap();
     let turn = |acks, limit| {
         let demands = vec![Demand { queue: QUEUE.into(), limit }];
-        engine.take_turn(Turn { runtime: member(), now: NOW, acks, demands }).unwrap()
+        engine.take_turn(Turn::by_hand(member(), NOW, acks, demands)).unwrap()
     };
     let fences: Vec<Fence> = turn(vec![], 100).claimed.iter().map(|claimed| claimed.attempt.fence).collect();
     let late = [
@@ -255,13 +256,13 @@ fn an_attempt_given_back_and_claimed_again_at_the_same_time_has_another_fence() 
     let mut fences = HashSet::new();
     for _ in 0..5 {
         let demands = vec![Demand { queue: QUEUE.into(), limit: 1 }];
-        let turn = Turn { runtime: member(), now: NOW, acks: Vec::new(), demands };
+        let turn = Turn::by_hand(member(), NOW, Vec::new(), demands);
         let claimed = engine.take_turn(turn).unwrap().claimed;
         let fence = claimed[0].attempt.fence;
         assert_eq!(fence.attempt, 1);
         assert!(fences.insert(fence));
         let acks = vec![Ack { fence, verdict: Verdict::Release }];
-        engine.take_turn(Turn { runtime: member(), now: NOW, acks, demands: Vec::new() }).unwrap();
+        engine.take_turn(Turn::by_hand(member(), NOW, acks, Vec::new())).unwrap();
     }
 }
 

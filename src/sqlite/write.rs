@@ -13,8 +13,9 @@ use rusqlite::Connection;
 use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
+use super::solitude::Solitude;
 use super::{claim, doubt, failed, holder};
-use crate::engine::{Crew, Done, News, Turn};
+use crate::engine::{Crew, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
 
@@ -69,10 +70,11 @@ struct Line {
     waiting: Vec<Arc<dyn Waiting>>,
 }
 
-/// The connection, and the level of syncing it is set to.
+/// The connection, the level of syncing it is set to, and who is to run alone.
 struct Link {
     conn: Connection,
     synced: Option<bool>,
+    solitude: Solitude,
     /// A sync failed, and what it concerned may be lost.
     doubtful: Cell<bool>,
 }
@@ -96,7 +98,12 @@ impl Writer {
     pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
         Self {
             line: Mutex::default(),
-            connection: Mutex::new(Link { conn, synced: None, doubtful: Cell::new(false) }),
+            connection: Mutex::new(Link {
+                conn,
+                synced: None,
+                solitude: Solitude::default(),
+                doubtful: Cell::new(false),
+            }),
             crews: RwLock::default(),
             peers: Peers::default(),
             telling: Mutex::default(),
@@ -275,14 +282,20 @@ impl Writer {
             Durability::Strict => true,
         };
         let mut turns = early.unwrap_or_default();
+        let mut solitude = std::mem::take(&mut link.solitude);
         let alone = crews.is_empty() && group.is_one_statement();
         let result = self.inside(link, synced, alone, |tx| {
             group.run(tx)?;
             if turns.is_empty() {
                 turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
             }
-            turns.iter().map(|turn| claim::turn(tx, turn)).collect::<Result<Vec<Done>>>()
+            let done = claim::turns(tx, &turns, &mut solitude)?;
+            for (((_, crew), turn), done) in crews.iter().zip(&turns).zip(&done) {
+                crew.foresee(turn, done);
+            }
+            Ok(done)
         });
+        link.solitude = solitude;
         match result {
             Ok((done, news)) => {
                 self.line.lock().again |= done.iter().any(|done| done.more);

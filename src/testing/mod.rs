@@ -57,6 +57,7 @@ impl Hand {
             node: kiln.node().to_owned(),
             workers: workers.into_iter().collect(),
             started_at: kiln.clock().now(),
+            max_crashes: 0,
             damaged: Arc::default(),
         };
         Self { kiln: kiln.clone(), member: Arc::new(member) }
@@ -105,7 +106,7 @@ impl Hand {
     /// Abandons a claimed job, as the rescue of a dead runtime's jobs does.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn abandon(&self, job: &Job) -> Result<bool> {
-        self.settle(job, End::Abandoned("abandoned by hand".to_owned()))
+        self.write(Ack { fence: fence(job), verdict: Verdict::Abandon { error: "abandoned by hand".to_owned() } })
     }
 
     /// Makes due jobs of these queues available; says how many.
@@ -170,7 +171,7 @@ impl Hand {
     }
 
     fn turn(&self) -> Turn {
-        Turn { runtime: Arc::clone(&self.member), now: self.now(), acks: Vec::new(), demands: Vec::new() }
+        Turn::by_hand(Arc::clone(&self.member), self.now(), Vec::new(), Vec::new())
     }
 
     fn engine(&self) -> &dyn Engine {
@@ -223,6 +224,7 @@ pub fn settle(attempt: i64, max_attempts: i64, meta: &Value, end: Result<Outcome
         meta: Json::from(meta.clone()),
         errors: "[]".to_owned(),
         cancel_requested: false,
+        crashes: 0,
     };
     let settled = Attempt { fence, max_attempts }.ack(end, now).settle(&row, now);
     Rule {

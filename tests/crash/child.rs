@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::folder::{FOLDER, Folder};
+use crate::poison::Manner;
 use crate::workers;
-use crate::{kills, together};
+use crate::{kills, poison, together};
 
 const ROLE: &str = "KILN_CRASH_ROLE";
 
@@ -25,6 +26,8 @@ pub enum Role {
     Loner { threads: usize },
     /// Enqueues moody jobs drawn from a seed until it is killed.
     Enqueuer { seed: u64 },
+    /// Runs runtimes that count crashes, until it is told to stop: of the test [`poison`].
+    Poisoned(Manner),
     /// Enqueues so many jobs and runs a runtime at the same time, until it is told to stop.
     Both { jobs: usize },
 }
@@ -42,6 +45,7 @@ impl Child {
             Role::Loner { threads } => (LONELY, threads as u64),
             Role::Enqueuer { seed } => ("enqueuer", seed),
             Role::Both { jobs } => ("both", jobs as u64),
+            Role::Poisoned(manner) => ("poisoned", manner as u64),
         };
         let mut process = Command::new(env::current_exe().unwrap())
             .args(["--exact", "child", "--nocapture", "--test-threads=1"])
@@ -149,6 +153,7 @@ pub fn play() {
         LONELY => work(&folder, &orders, LONELY, number as usize),
         "enqueuer" => kills::enqueue(&folder, number),
         "both" => together::both(&folder, &orders, number as usize),
+        "poisoned" => poison::work(&folder, &orders, number),
         other => panic!("no such role: {other}"),
     }
 }

@@ -155,7 +155,7 @@ impl Story {
     }
 
     /// No two executions of a job at one time, no two with one fence, and attempts that count up. A snooze gives its
-    /// attempt back.
+    /// attempt back, and so does a kill of a process that executed others as well.
     pub fn assert_orderly(&self) {
         let mut fences = HashSet::new();
         for execution in &self.executions {
@@ -167,7 +167,8 @@ impl Story {
                 let [one, next] = [pair[0], pair[1]];
                 assert!(self.lasted(one) < next.started.place, "two at a time: {one:?} and {next:?}");
                 let snoozed = matches!(&one.ended, Some((_, how)) if how == "snooze");
-                let least = if snoozed { one.attempt } else { one.attempt + 1 };
+                let killed = self.kills.contains_key(&one.pid);
+                let least = if snoozed || killed { one.attempt } else { one.attempt + 1 };
                 assert!(next.attempt >= least, "attempts count up: {one:?} and {next:?}");
             }
         }

@@ -11,6 +11,7 @@ mod child;
 mod folder;
 mod kills;
 mod log;
+mod poison;
 mod rescue;
 mod sidecars;
 mod stop;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kiln::{Failure, Job, Kiln, Outcome, Running, RuntimeBuilder, Worker};
 use serde::{Deserialize, Serialize};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, wait_for};
 use crate::log::Log;
 
 /// A runtime with all of these workers, and so many threads.
@@ -17,14 +17,21 @@ pub fn runtime(kiln: &Kiln, folder: &Folder, threads: usize) -> RuntimeBuilder {
 }
 
 pub fn runtime_of(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> RuntimeBuilder {
+    // Processes are killed here, and it is never a job's doing.
+    suspicious(kiln, folder, queue, threads).max_crashes(u32::MAX)
+}
+
+/// The same, with all settings about crashes as they are by themselves.
+pub fn suspicious(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> RuntimeBuilder {
     let folder = Folder::at(folder.path());
     let log = Arc::new(folder.log());
     kiln.runtime()
         .queue(queue, threads)
         .worker(Moody { log: Arc::clone(&log) })
-        .worker(Held { log: Arc::clone(&log), folder })
+        .worker(Held { log: Arc::clone(&log), folder: Folder::at(folder.path()) })
         .worker(Deaf { log: Arc::clone(&log) })
         .worker(Tick { log: Arc::clone(&log) })
+        .worker(Poison { log: Arc::clone(&log), folder: Folder::at(folder.path()) })
         .worker(Bomb { log })
 }
 
@@ -95,6 +102,11 @@ pub fn rescued(job: &Job) -> u64 {
 pub fn abandonments(job: &Job) -> Vec<&str> {
     let errors = job.errors.iter().map(|error| error.error.as_str());
     errors.filter(|error| error.starts_with("abandoned: the process of runtime")).collect()
+}
+
+/// Those of them that cost no attempt: others were executing as well.
+pub fn given_back(job: &Job) -> usize {
+    abandonments(job).iter().filter(|error| error.contains("the attempt is given back")).count()
 }
 
 /// The errors that the worker itself returned.
@@ -168,4 +180,56 @@ impl Worker for Bomb {
         self.log.start(job.fence());
         process::abort()
     }
+}
+
+/// Waits for so many others to be executing here, unless it is a suspect; then does its worst.
+pub struct Poison {
+    log: Arc<Log>,
+    folder: Folder,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dose {
+    pub company: usize,
+    pub does: Harm,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Harm {
+    Abort,
+    ExhaustTheStack,
+    Kill(u32),
+}
+
+impl Worker for Poison {
+    const NAME: &'static str = "poison";
+    type Args = Dose;
+
+    fn process(&self, job: &Running<Dose>) -> Result<Outcome, Failure> {
+        self.log.start(job.fence());
+        if job.crashes == 0 {
+            wait_for("company", || {
+                let story = self.folder.log().read();
+                let here = story.executions.iter().filter(|execution| execution.pid == process::id());
+                (here.count() > job.args.company).then_some(())
+            });
+        }
+        match job.args.does {
+            Harm::Abort => process::abort(),
+            Harm::ExhaustTheStack => return Err(format!("the bottom is at {}", dive(1)).into()),
+            Harm::Kill(pid) => {
+                let kill = process::Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+                assert!(kill.success());
+            }
+        }
+        self.log.end(job.fence(), "complete");
+        Ok(Outcome::Complete)
+    }
+}
+
+/// Calls itself for ever.
+#[expect(unconditional_recursion, reason = "that is what it is for")]
+fn dive(depth: u64) -> u64 {
+    let water = std::hint::black_box([depth; 128]);
+    dive(depth + 1) + water[127]
 }

@@ -1,6 +1,6 @@
 -- From version 1 to 2. A kiln that knows version 1 goes on as before.
 
--- How often the job was executing when its process died.
+-- How often the job was executing when its process died, since it last ended by itself.
 ALTER TABLE kiln_jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 
 -- Doubles by the time that counts for them: their due time, where the key says so and begins with an s. One index and not
@@ -18,9 +18,6 @@ ALTER TABLE kiln_queues ADD COLUMN run INTEGER;
 -- when they expire, in microseconds after the slot was settled.
 ALTER TABLE kiln_crons ADD COLUMN uniqueness TEXT;
 ALTER TABLE kiln_crons ADD COLUMN expires_in INTEGER;
-
--- Which start of the machine the runtime belongs to.
-ALTER TABLE kiln_runtimes ADD COLUMN boot TEXT;
 
 -- Every change of a job's state looks at every index whose condition names it, so conditions name as little as they can.
 DROP INDEX kiln_jobs_exhausted;
