@@ -8,6 +8,7 @@ use kiln::{Job, Kiln, State, Worker};
 
 use crate::child::{Child, Role, say};
 use crate::folder::{Folder, finished, job, wait_for};
+use crate::report;
 use crate::workers::{Dose, Harm, Held, Mood, Moody, Poison, abandonments, given_back, rescued, suspicious};
 
 /// How a child of these tests runs its jobs.
@@ -114,11 +115,21 @@ fn ends_discarded(does: Harm) {
 #[test]
 fn a_job_that_aborts_its_process_ends_discarded_and_its_neighbours_complete() {
     ends_discarded(Harm::Abort);
+    report(
+        "a job aborts its process, beside three others",
+        3,
+        "alone after the first; discarded; the others complete at attempt 1",
+    );
 }
 
 #[test]
 fn a_job_that_exhausts_its_stack_ends_discarded_and_its_neighbours_complete() {
     ends_discarded(Harm::ExhaustTheStack);
+    report(
+        "a job exhausts its stack, beside three others",
+        3,
+        "alone after the first; discarded; the others complete at attempt 1",
+    );
 }
 
 #[test]
@@ -139,6 +150,7 @@ fn jobs_of_a_process_that_a_job_of_another_one_killed_get_their_attempt_back() {
     assert_eq!(shape(&finished(&kiln, killer)), (State::Completed, 1, 0, 0));
     other.kill(&folder);
     folder.log().read().assert_orderly();
+    report("a job kills another process and the four jobs in it", 1, "each has its attempt again, and completes");
 }
 
 /// How many jobs a sidecar lists as not begun.
@@ -186,6 +198,7 @@ fn jobs_that_were_claimed_and_not_begun_when_their_process_was_killed_are_as_the
     held.iter().for_each(|id| assert_eq!(shape(&finished(&kiln, *id)), (State::Completed, 1, 1, 0)));
     last.kill(&folder);
     folder.log().read().assert_orderly();
+    report("a process is killed with jobs claimed and not begun", 100, "each is as if it had never been claimed");
 }
 
 /// What is in a sidecar of another start of the machine was not synced when the power was cut: none of it is believed.
