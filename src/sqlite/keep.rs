@@ -198,8 +198,8 @@ impl Op for Prune {
             (sql::PRUNE_DISCARDED, self.cutoffs.discarded),
         ] {
             if let Some(cutoff) = cutoff {
-                let prune = || run(tx.conn, sql, (cutoff.as_microsecond(), self.batch));
-                self.pruned += deleting(tx.conn, prune)? as u64;
+                let prune = |conn: &_| run(conn, sql, (cutoff.as_microsecond(), self.batch));
+                self.pruned += deleting(tx, prune)? as u64;
             }
         }
         Ok(())

@@ -28,16 +28,15 @@ impl Op for Enqueue {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         self.jobs.clear();
         self.ready.iter_mut().for_each(|ready| ready.job.id = 0);
-        let mut newest = None;
         let mut rest = &mut self.ready[..];
         while let Some(first) = rest.first() {
-            let alike = match newest {
+            let alike = match tx.newest {
                 Some(_) => rest.iter().take_while(|next| next.is_like(first)).count(),
                 None => 1,
             };
             let (now, later) = rest.split_at_mut(alike.max(1));
             rest = later;
-            if let (Some(newest), true) = (newest.as_mut(), alike >= MANY) {
+            if let Some(newest) = tx.newest.filter(|_| alike >= MANY) {
                 enqueue_alike(tx, now, newest)?;
                 continue;
             }
@@ -45,7 +44,7 @@ impl Op for Enqueue {
                 let there = check.as_ref().map_or(Ok(None), |check| double(tx, check, job))?;
                 match there {
                     Some(there) => self.jobs.push(there),
-                    None => newest = Some(enqueue_one(tx, job, check.as_deref(), newest.is_none())?),
+                    None => enqueue_one(tx, job, check.as_deref())?,
                 }
             }
         }
@@ -54,8 +53,8 @@ impl Op for Enqueue {
 }
 
 /// Stores a job, and gives it its id.
-fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job, check: Option<&Check>, first: bool) -> Result<i64> {
-    let sql = if first { sql::ENQUEUE_FIRST } else { sql::ENQUEUE_NEXT };
+fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job, check: Option<&Check>) -> Result<()> {
+    let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
     let parameters = params![
         job.state.as_str(),
         job.queue,
@@ -72,12 +71,13 @@ fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job, check: Option<&Check>, first: boo
     ];
     run(tx.conn, sql, parameters)?;
     job.id = tx.conn.last_insert_rowid();
+    tx.newest = Some(job.id);
     announce(tx, job);
-    Ok(job.id)
+    Ok(())
 }
 
 /// Stores jobs that differ in nothing but their arguments. Their ids follow that of the job before.
-fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], newest: &mut i64) -> Result<()> {
+fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], mut newest: i64) -> Result<()> {
     let Some(Ready { job, .. }) = ready.first() else { return Ok(()) };
     let args: Vec<Sql> = ready.iter().map(|ready| Sql::Text(ready.job.args.as_str().to_owned())).collect();
     let parameters = params![
@@ -96,10 +96,11 @@ fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], newest: &mut i64) -> Resu
     run(tx.conn, sql::ENQUEUE_ALIKE, parameters)?;
     announce(tx, job);
     for Ready { job, .. } in ready {
-        *newest += 1;
-        job.id = *newest;
+        newest += 1;
+        job.id = newest;
     }
-    if tx.conn.last_insert_rowid() == *newest {
+    tx.newest = Some(newest);
+    if tx.conn.last_insert_rowid() == newest {
         return Ok(());
     }
     let message = format!("the ids of new jobs end with {} where {newest} was due", tx.conn.last_insert_rowid());
@@ -128,11 +129,13 @@ impl Enqueue {
 }
 
 /// Deletes what `delete` says, and remembers the newest id where it went along.
-pub(super) fn deleting<T>(conn: &Connection, delete: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn deleting<T>(tx: &mut Tx<'_>, delete: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let conn = tx.conn;
+    tx.newest = None;
     let newest =
         || conn.prepare_cached(sql::NEWEST).and_then(|mut select| select.query_one([], |row| row.get::<_, i64>(0)));
     let before = newest().map_err(failed)?;
-    let deleted = delete()?;
+    let deleted = delete(conn)?;
     if newest().map_err(failed)? < before {
         run(conn, sql::REMEMBER_NEWEST, [before])?;
     }
@@ -305,7 +308,7 @@ impl OneRow for Delete {
         if allowed(tx.conn, id, Verb::Delete)?.is_none() {
             return Ok(false);
         }
-        deleting(tx.conn, || run(tx.conn, sql::DELETE, [id]))?;
+        deleting(tx, |conn| run(conn, sql::DELETE, [id]))?;
         Ok(true)
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::News;
 use crate::job::{Ack, Fence, Job, Ready, Verdict};
 
 pub(crate) fn enqueue(conn: &Connection, ready: Ready) -> Result<(Job, News)> {
-    let mut tx = Tx { conn, news: News::default() };
+    let mut tx = Tx::new(conn);
     let mut enqueue = Enqueue::new(vec![ready]);
     enqueue.run(&mut tx)?;
     let job = enqueue.finish().pop().expect("BUG: an enqueue gives back what it was given");
@@ -20,7 +20,7 @@ pub(crate) fn enqueue(conn: &Connection, ready: Ready) -> Result<(Job, News)> {
 
 /// Says whether the attempt still was the job's.
 pub(crate) fn complete(conn: &Connection, fence: Fence, now: Timestamp) -> Result<bool> {
-    let mut tx = Tx { conn, news: News::default() };
+    let mut tx = Tx::new(conn);
     let ack = Ack { fence, verdict: Verdict::Complete };
     Ok(acknowledge(&mut tx, &ack, now)?.is_some())
 }

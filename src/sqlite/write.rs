@@ -33,6 +33,14 @@ pub(super) trait Op: Send {
 pub(super) struct Tx<'c> {
     pub conn: &'c Connection,
     pub news: News,
+    /// The job it stored last, while none was deleted since.
+    pub newest: Option<i64>,
+}
+
+impl<'c> Tx<'c> {
+    pub fn new(conn: &'c Connection) -> Self {
+        Self { conn, news: News::default(), newest: None }
+    }
 }
 
 /// What a caller needs of its commit.
@@ -182,7 +190,8 @@ impl Writer {
         let began = Instant::now();
         for turn in 1.. {
             let last = match leader {
-                Leader::Caller => began.elapsed() >= KEPT,
+                // Its own op is in the first, and it must not hand over to itself.
+                Leader::Caller => turn > 1 && began.elapsed() >= KEPT,
                 Leader::Runtime => turn == TURNS,
             };
             let mut line = self.line.lock();
@@ -328,7 +337,7 @@ impl Writer {
         if !alone {
             execute("BEGIN IMMEDIATE")?;
         }
-        let mut tx = Tx { conn, news: News::default() };
+        let mut tx = Tx::new(conn);
         let result = body(&mut tx).and_then(|value| {
             if !alone {
                 execute("COMMIT")?;
