@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::Value;
 
+use super::write::{Op, Tx};
 use super::*;
 use crate::engine::{Demand, Turn};
 use crate::job::{Ack, Fence, State, Verb, Verdict};
