@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
 
 use super::live::Live;
+use super::patience::be_patient;
 use super::{failed, look, open, place, rows, schema, sql};
 use crate::diagnosis::{Compacted, Diagnosis, Finding, Holder, Problem, age};
 use crate::engine::{Cell, Row};
@@ -60,7 +61,8 @@ fn size(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
 }
 
 /// Writes the database anew without what is free in it.
-pub(super) fn compact(conn: &Connection, place: &str) -> Result<Compacted> {
+pub(super) fn compact(conn: &Connection, place: &str, patience: Duration) -> Result<Compacted> {
+    be_patient(patience);
     let wal = open::pragma::<String>(conn, "journal_mode").map_err(failed)? == "wal";
     let (before, free) = size(conn).map_err(failed)?;
     let needed = (before - free) * if wal { 2 } else { 1 };
@@ -83,7 +85,9 @@ pub(super) fn compact(conn: &Connection, place: &str) -> Result<Compacted> {
     if wal && !checkpoint(conn).map_err(failed).map_err(cannot)? {
         return Err(cannot(Error::new(Kind::Busy, "a reader keeps an old state")));
     }
+    be_patient(patience);
     conn.execute_batch("VACUUM").map_err(failed).map_err(cannot)?;
+    be_patient(patience);
     // It is compact now; where somebody came to read meanwhile, the file becomes smaller a little later.
     let _ = wal.then(|| checkpoint(conn));
     let (after, _) = size(conn).map_err(failed)?;

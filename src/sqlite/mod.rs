@@ -320,8 +320,8 @@ impl Engine for Sqlite {
     fn compact(&self) -> Result<Compacted> {
         match &self.file {
             // On a connection of its own: those who write meanwhile wait as they do for another process.
-            Some(file) => care::compact(&open::spare(file, self.patience)?, &file.display().to_string()),
-            None => self.writer.with(|conn| care::compact(conn, "memory")),
+            Some(file) => care::compact(&open::spare(file)?, &file.display().to_string(), self.patience),
+            None => self.writer.with(|conn| care::compact(conn, "memory", self.patience)),
         }
     }
 

@@ -144,10 +144,10 @@ pub(super) fn read_only(path: &Path, patience: Duration) -> Result<Connection> {
     Ok(conn)
 }
 
-/// One more connection that can write.
-pub(super) fn spare(path: &Path, patience: Duration) -> Result<Connection> {
+/// One more connection that can write, for as long as its thread is patient.
+pub(super) fn spare(path: &Path) -> Result<Connection> {
     let conn = Connection::open_with_flags(path, WRITING).map_err(|error| cannot_use(path, error))?;
-    conn.busy_timeout(patience).map_err(failed)?;
+    conn.busy_handler(Some(busy)).map_err(failed)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON").map_err(failed)?;
     Ok(conn)
 }
