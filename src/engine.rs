@@ -85,7 +85,7 @@ pub(crate) trait Engine: Send + Sync {
     /// Tells it to the crews here.
     fn tell_rulings(&self) -> Result<()>;
 
-    /// Makes known how a runtime means to run its queues now.
+    /// Makes known how a runtime means to run its queues now, where that changed.
     fn announce(&self, runtime: &str, crew: Arc<dyn Crew>) -> Result<()>;
 
     /// How the live runtimes on the file run these queues.

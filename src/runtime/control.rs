@@ -147,12 +147,9 @@ impl Runtime {
         }
         let Some(house) = house else { return Ok(()) };
         house.arrange();
-        house.changed.store(false, Ordering::Release);
+        house.changed.store(true, Ordering::Release);
+        // Where this fails, the scheduler tries again.
         let announced = house.engine().announce(&house.member.id, house.clone());
-        if announced.is_err() {
-            // The scheduler tries again.
-            house.changed.store(true, Ordering::Release);
-        }
         // What was given back is to be written, also where the announcement could not be.
         house.engine().turn();
         announced

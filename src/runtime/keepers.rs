@@ -271,6 +271,7 @@ impl House {
         if halted {
             // A row of its own, which is written anew as it is: that shows it, whatever there is to do.
             let itself = self.itself.upgrade().expect("BUG: a house that is looked after is not gone");
+            self.changed.store(true, Ordering::Release);
             if let Err(error) = self.engine().announce(&self.member.id, itself) {
                 return self.meet(&error);
             }

@@ -287,7 +287,7 @@ impl Engine for Sqlite {
     }
 
     fn announce(&self, runtime: &str, crew: Arc<dyn Crew>) -> Result<()> {
-        self.writer.write(Need::Ride, queues::Announce { runtime: runtime.to_owned(), crew }).map(|_| ())
+        self.writer.announce_changes(runtime, &crew)
     }
 
     fn check(&self, queues: &Queues) -> Result<Vec<QueueCheck>> {

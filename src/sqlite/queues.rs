@@ -123,6 +123,7 @@ impl Writer {
     }
 
     pub fn announce_changes(&self, id: &str, crew: &Arc<dyn Crew>) -> Result<()> {
+        let _announced = self.announcing.lock();
         if !crew.changed() {
             return Ok(());
         }

@@ -62,6 +62,8 @@ pub(super) struct Writer {
     pub peers: Peers,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
+    /// Held while it is made known how one runs its queues: who finds nothing changed finds it written as well.
+    pub announcing: Mutex<()>,
     /// How many transactions were run, for those who wait for the next.
     runs: Mutex<u64>,
     ran: Condvar,
@@ -115,6 +117,7 @@ impl Writer {
             crews: RwLock::default(),
             peers: Peers::default(),
             telling: Mutex::default(),
+            announcing: Mutex::default(),
             runs: Mutex::new(0),
             ran: Condvar::new(),
             durability,
