@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::{Compacted, Diagnosis};
+use crate::event::Subject;
 use crate::health::{Health, Pulse};
 use crate::job::{
     Ack, Attempt, Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, State, Which,
@@ -23,10 +24,11 @@ pub(crate) trait Engine: Send + Sync {
     /// Stores the jobs, all or none, and gives them back with their ids. Durable when it returns.
     fn enqueue(&self, jobs: Vec<Ready>) -> Result<Vec<Job>>;
 
-    fn cancel(&self, which: &Which, now: Timestamp) -> Result<u64>;
-    fn retry(&self, which: &Which, now: Timestamp) -> Result<u64>;
-    fn delete(&self, which: &Which) -> Result<u64>;
-    fn update(&self, which: &Which, changes: &Changes, now: Timestamp) -> Result<u64>;
+    /// These four change a batch of jobs in a transaction, and say how many they changed.
+    fn cancel(&self, which: &Which, now: Timestamp, told: Told<'_>) -> Result<u64>;
+    fn retry(&self, which: &Which, now: Timestamp, told: Told<'_>) -> Result<u64>;
+    fn delete(&self, which: &Which, told: Told<'_>) -> Result<u64>;
+    fn update(&self, which: &Which, changes: &Changes, now: Timestamp, told: Told<'_>) -> Result<u64>;
 
     /// Stores `new` where the row is still what `old` was read as; says whether it was.
     fn replace(&self, old: Job, new: Job) -> Result<bool>;
@@ -41,16 +43,16 @@ pub(crate) trait Engine: Send + Sync {
     fn health(&self) -> Result<Health>;
 
     /// Makes a batch of due jobs of these queues available.
-    fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged>;
+    fn stage(&self, queues: &[String], now: Timestamp, batch: u32, told: Told<'_>) -> Result<Staged>;
 
     /// Rescues the jobs whose runtime is dead, and discards available ones without an attempt left; a batch of them.
-    fn rescue(&self, now: Timestamp, batch: u32) -> Result<u64>;
+    fn rescue(&self, now: Timestamp, batch: u32, told: Told<'_>) -> Result<u64>;
 
     /// Abandons the attempts claimed before `before`, whoever owns them: where liveness cannot be told.
-    fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64>;
+    fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32, told: Told<'_>) -> Result<u64>;
 
     /// Deletes a batch of jobs that ended before the cutoff of their state, and gives a little free space back.
-    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<Pruned>;
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32, told: Told<'_>) -> Result<Pruned>;
 
     /// Writes what an attempt says about itself; says whether the attempt still is the job's.
     fn note(&self, fence: Fence, note: Note) -> Result<bool>;
@@ -170,6 +172,20 @@ pub(crate) enum Cell {
     Text(String),
     Blob(Vec<u8>),
 }
+
+/// A job that a verb changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Changed {
+    pub job: Subject,
+    /// What it is now; what it was, where it is gone.
+    pub state: State,
+    /// What was added to its errors.
+    pub error: Option<String>,
+}
+
+/// Who is told of each job that a verb changed, where anybody wants to be: after each transaction, on the caller's thread
+/// and with no lock held.
+pub(crate) type Told<'t> = Option<&'t mut dyn FnMut(Changed)>;
 
 /// Jobs made available, and when the next ones are due.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What happened: one event for each verb, told to whoever observes.
 
+mod line;
 mod observers;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) use observers::Observers;
 ///
 /// Observers are given to [`KilnBuilder::observe`](crate::KilnBuilder::observe). They are called on the thread that did
 /// it, after it was committed and outside of all locks; one that panics is ignored, one that is slow slows down its
-/// thread and nobody else.
+/// thread and nobody else. A verb that concerns many jobs tells an event for each of them, and none of those it left alone.
 ///
 /// ```
 /// use std::sync::mpsc;
@@ -25,7 +25,7 @@ pub(crate) use observers::Observers;
 /// kiln.cancel(1)?;
 ///
 /// assert_eq!(events.recv().unwrap(), "enqueued job=1 queue=default worker=app.Mailer");
-/// assert_eq!(events.recv().unwrap(), "cancelled count=1");
+/// assert_eq!(events.recv().unwrap(), "cancelled job=1 queue=default worker=app.Mailer state=cancelled");
 /// # Ok::<(), kiln::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -63,13 +63,21 @@ pub enum Event {
         /// What went wrong, if anything did; without what is [hidden](crate::KilnBuilder::redact) of the job.
         error: Option<String>,
     },
-    /// What came of an attempt was written, or was too late to be.
+    /// What came of an attempt was written, or was too late to be. It has all there is to say of it, for an observer that
+    /// wants to write one line for each.
     #[non_exhaustive]
     Acked {
         /// The job, and which attempt at it.
         job: Subject,
         /// What the job became; `None` when the attempt was no longer the job's.
         state: Option<State>,
+        /// How long it waited since it was due.
+        queue_time: Duration,
+        /// How long `process` took; `None` where it did not end: the job was given back, or its thread written off.
+        run_time: Option<Duration>,
+        /// What was added to the job's [`errors`](crate::Job::errors); without what is [hidden](crate::KilnBuilder::redact)
+        /// of the job.
+        error: Option<String>,
     },
     /// A job was not claimed before it [expired](crate::NewJob::expires_at), and is cancelled.
     #[non_exhaustive]
@@ -105,48 +113,56 @@ pub enum Event {
         /// How far it is.
         progress: Progress,
     },
-    /// Due jobs became available.
+    /// A due job became available.
     #[non_exhaustive]
     Staged {
-        /// How many.
-        count: u64,
+        /// The job.
+        job: Subject,
     },
-    /// Jobs of runtimes that died became available, or were discarded: in those that had begun, an entry of
-    /// [`errors`](crate::Job::errors) says why.
+    /// A job whose runtime died became available, or was discarded.
     #[non_exhaustive]
     Rescued {
-        /// How many.
-        count: u64,
+        /// The job, and which attempt at it was abandoned.
+        job: Subject,
+        /// What the job became: available, discarded where no attempt is left, cancelled where somebody had asked for that.
+        state: State,
+        /// What was added to the job's [`errors`](crate::Job::errors), without what is
+        /// [hidden](crate::KilnBuilder::redact) of the job; `None` where the attempt had not begun.
+        error: Option<String>,
     },
-    /// Old jobs were deleted.
+    /// An old job was deleted.
     #[non_exhaustive]
     Pruned {
-        /// How many.
-        count: u64,
+        /// The job.
+        job: Subject,
+        /// What it had become: completed, cancelled or discarded.
+        state: State,
     },
-    /// Jobs were cancelled, or asked to.
+    /// A job was cancelled, or asked to leave.
     #[non_exhaustive]
     Cancelled {
-        /// How many.
-        count: u64,
+        /// The job.
+        job: Subject,
+        /// What it is now: cancelled, or executing still where it was asked to leave.
+        state: State,
     },
-    /// Jobs were made available again.
+    /// A job was made available again.
     #[non_exhaustive]
     Retried {
-        /// How many.
-        count: u64,
+        /// The job.
+        job: Subject,
     },
-    /// Jobs were deleted.
+    /// A job was deleted.
     #[non_exhaustive]
     Deleted {
-        /// How many.
-        count: u64,
+        /// The job, as it was.
+        job: Subject,
     },
-    /// Jobs were changed.
+    /// A job was changed.
     #[non_exhaustive]
     Updated {
-        /// How many.
-        count: u64,
+        /// The job, as it is now.
+        job: Subject,
     },
     /// A queue was paused.
     #[non_exhaustive]
@@ -301,21 +317,7 @@ impl Event {
         }
     }
 
-    /// How many jobs it is about.
-    pub fn count(&self) -> u64 {
-        match self {
-            Event::Staged { count }
-            | Event::Rescued { count }
-            | Event::Pruned { count }
-            | Event::Cancelled { count }
-            | Event::Retried { count }
-            | Event::Deleted { count }
-            | Event::Updated { count } => *count,
-            _ => 1,
-        }
-    }
-
-    /// The job it is about, where it is about one.
+    /// The job it is about. Those of a runtime, a queue, a cron entry or the file as a whole have none.
     pub fn job(&self) -> Option<&Subject> {
         match self {
             Event::Enqueued { job }
@@ -325,62 +327,20 @@ impl Event {
             | Event::Executed { job, .. }
             | Event::Acked { job, .. }
             | Event::Progressed { job, .. }
+            | Event::Rescued { job, .. }
+            | Event::Pruned { job, .. }
+            | Event::Cancelled { job, .. }
+            | Event::Staged { job }
+            | Event::Retried { job }
+            | Event::Deleted { job }
+            | Event::Updated { job }
             | Event::Stuck { job } => Some(job),
             _ => None,
         }
     }
 }
 
-/// A line for a log: the name, then what there is to say, as `key=value`.
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        if let Some(Subject { id, queue, worker, attempt }) = self.job() {
-            write!(f, " job={id} queue={queue} worker={worker}")?;
-            if *attempt > 0 {
-                write!(f, " attempt={attempt}")?;
-            }
-        }
-        match self {
-            Event::Claimed { queue_time, .. } => write!(f, " queue_time={queue_time:?}"),
-            Event::Executed { queue_time, run_time, error, .. } => {
-                write!(f, " queue_time={queue_time:?} run_time={run_time:?}")?;
-                match error {
-                    Some(error) => write!(f, " error={:?}", error.lines().next().unwrap_or_default()),
-                    None => Ok(()),
-                }
-            }
-            Event::Progressed { progress, .. } => write!(f, " progress={}/{}", progress.done, progress.total),
-            Event::Acked { state: Some(state), .. } => write!(f, " state={state}"),
-            Event::Acked { state: None, .. } => f.write_str(" stale"),
-            Event::Staged { count }
-            | Event::Rescued { count }
-            | Event::Pruned { count }
-            | Event::Cancelled { count }
-            | Event::Retried { count }
-            | Event::Deleted { count }
-            | Event::Updated { count } => write!(f, " count={count}"),
-            Event::Paused { queues, for_all }
-            | Event::Resumed { queues, for_all }
-            | Event::QueueStopped { queues, for_all } => {
-                write!(f, " queue={queues} for_all={for_all}")
-            }
-            Event::Scaled { queues, limit, for_all } | Event::QueueStarted { queues, limit, for_all } => {
-                let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
-                write!(f, " queue={queues} limit={limit} for_all={for_all}")
-            }
-            Event::Migrated { from, to, backup } => {
-                write!(f, " from={from} to={to}")?;
-                backup.as_ref().map_or(Ok(()), |backup| write!(f, " backup={backup:?}"))
-            }
-            Event::Warned { warning } => write!(f, " warning={warning:?}"),
-            Event::CronAdded { name }
-            | Event::CronPaused { name }
-            | Event::CronResumed { name }
-            | Event::CronDeleted { name } => write!(f, " name={name:?}"),
-            Event::Degraded { reason } => write!(f, " reason={reason:?}"),
-            Event::Recovered { after } => write!(f, " after={after:?}"),
-            Event::Enqueued { .. } | Event::Conflicted { .. } | Event::Expired { .. } | Event::Stuck { .. } => Ok(()),
-        }
-    }
+/// The first line of an error, as a log has room for it.
+pub(crate) fn first_line(error: &str) -> &str {
+    error.lines().next().unwrap_or_default()
 }

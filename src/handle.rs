@@ -4,6 +4,8 @@ mod builder;
 mod care;
 mod cron;
 mod export;
+mod keep;
+mod operate;
 mod queues;
 
 use std::fmt;
@@ -17,8 +19,8 @@ use serde::de::DeserializeOwned;
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Engine;
-use crate::event::{Event, Observers};
-use crate::job::{Counts, Filter, IntoChanges, Job, Jobs, NewJob, Ready, Redaction, Verb, Which};
+use crate::event::Observers;
+use crate::job::{Counts, Filter, Job, NewJob, Ready, Redaction};
 use crate::{Progress, Result};
 use builder::{AfterNew, Place};
 
@@ -299,106 +301,6 @@ impl Kiln {
     /// When the database cannot be read.
     pub fn count(&self, filter: Filter) -> Result<Counts> {
         self.0.engine.count(&filter)
-    }
-
-    /// Cancels jobs; says how many. One that waits is cancelled at once. One that executes is asked to leave: at once
-    /// where it runs in this process, within a second in another; it never runs again, however it ends. Finished jobs
-    /// are left alone.
-    ///
-    /// Many jobs are changed a thousand in a transaction; so are they by the verbs below.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be written; jobs of earlier transactions stay changed.
-    pub fn cancel(&self, jobs: impl Into<Jobs>) -> Result<u64> {
-        let count = self.0.engine.cancel(&jobs.into().0, self.0.clock.now())?;
-        Ok(self.0.observers.count(count, |count| Event::Cancelled { count }))
-    }
-
-    /// Makes jobs available again, with at least one attempt left and no expiry; says how many. Available and executing ones are left
-    /// alone.
-    ///
-    /// ```
-    /// use kiln::{Filter, Kiln, NewJob, State};
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// let job = kiln.enqueue(NewJob::new("app.Mailer"))?;
-    /// assert_eq!(kiln.cancel(job.id)?, 1);
-    /// assert_eq!(kiln.retry(Filter::new().state(State::Cancelled))?, 1);
-    /// assert_eq!(kiln.delete(&job)?, 1);
-    /// assert!(kiln.get(job.id)?.is_none());
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`cancel`](Self::cancel).
-    pub fn retry(&self, jobs: impl Into<Jobs>) -> Result<u64> {
-        let count = self.0.engine.retry(&jobs.into().0, self.0.clock.now())?;
-        Ok(self.0.observers.count(count, |count| Event::Retried { count }))
-    }
-
-    /// Deletes jobs; says how many. Executing ones are left alone.
-    ///
-    /// # Errors
-    ///
-    /// As [`cancel`](Self::cancel).
-    pub fn delete(&self, jobs: impl Into<Jobs>) -> Result<u64> {
-        let count = self.0.engine.delete(&jobs.into().0)?;
-        Ok(self.0.observers.count(count, |count| Event::Deleted { count }))
-    }
-
-    /// Changes jobs; says how many. See [`Changes`](crate::Changes) for what can be changed; a closure is given the
-    /// row as it is, and is asked again when somebody else changed it meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// [`is_invalid`](crate::Error::is_invalid) for a change that may not be stored: that job is left as it was. Else as
-    /// [`cancel`](Self::cancel).
-    pub fn update(&self, jobs: impl Into<Jobs>, changes: impl IntoChanges) -> Result<u64> {
-        let count = self.change(jobs.into().0, changes)?;
-        Ok(self.0.observers.count(count, |count| Event::Updated { count }))
-    }
-
-    fn change(&self, which: Which, mut changes: impl IntoChanges) -> Result<u64> {
-        self.0.engine.may_write()?;
-        if let Some(value) = changes.by_value() {
-            return self.0.engine.update(&which, &value.clone().within(self.0.max_payload), self.0.clock.now());
-        }
-        let mut count = 0;
-        let mut filter = match which {
-            Which::Ids(ids) => {
-                for id in ids {
-                    count += u64::from(self.update_one(id, &mut changes)?);
-                }
-                return Ok(count);
-            }
-            Which::Matching(filter) => {
-                Filter { order: crate::job::Order::OldestFirst, from: None, limit: 500, ..filter }
-            }
-        };
-        loop {
-            let page = self.0.engine.list(&filter)?;
-            for job in &page {
-                count += u64::from(self.update_one(job.id, &mut changes)?);
-            }
-            match page.last() {
-                Some(last) => filter.from = Some(last.id),
-                None => return Ok(count),
-            }
-        }
-    }
-
-    fn update_one(&self, id: i64, changes: &mut impl IntoChanges) -> Result<bool> {
-        loop {
-            let old = self.get(id)?.filter(|job| job.state.allows(Verb::Update));
-            let Some(old) = old else { return Ok(false) };
-            let mut new = old.clone();
-            changes.changes(&old).within(self.0.max_payload).apply(&mut new, self.0.clock.now())?;
-            if self.0.engine.replace(old, new)? {
-                return Ok(true);
-            }
-        }
     }
 
     pub(crate) fn engine(&self) -> &Arc<dyn Engine> {

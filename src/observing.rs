@@ -28,44 +28,61 @@ pub(crate) fn in_span<T>(job: &crate::Job, run: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A failed job is a matter of its worker, not of kiln: it is a warning, and an error only when it is discarded.
+/// A failed job is a matter of its worker, not of kiln: it is a warning, and an error only when it is discarded. What an
+/// operator or a program does to a job is for who looks closely, and what happens to many by itself for who looks very
+/// closely.
 #[cfg(feature = "tracing")]
 fn trace(event: &Event) {
     use crate::State;
-    let name = event.name();
-    match (event.job(), event) {
-        (_, Event::Acked { state: Some(State::Discarded), job }) => {
-            tracing::error!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
-                attempt = job.attempt, state = "discarded");
+    use crate::event::first_line;
+    use tracing::{debug, error, info, trace, warn};
+
+    /// The fields that each event of a job has, and its own.
+    macro_rules! tell {
+        ($level:ident, $event:expr, $job:expr $(, $($more:tt)*)?) => {
+            $level!(target: "kiln", event = $event.name(), id = $job.id, queue = $job.queue, worker = $job.worker,
+                attempt = $job.attempt $(, $($more)*)?)
+        };
+    }
+
+    match event {
+        Event::Acked { job, state, queue_time, run_time, error } => {
+            let queue_time = queue_time.as_secs_f64();
+            let run_time = run_time.map(|time| time.as_secs_f64());
+            let error = error.as_deref().map(first_line);
+            match state {
+                Some(State::Discarded) => {
+                    tell!(error, event, job, state = "discarded", queue_time, run_time, error);
+                }
+                _ => tell!(info, event, job, state = state.map_or("stale", State::as_str), queue_time, run_time, error),
+            }
         }
-        (_, Event::Acked { state, job }) => {
-            let state = state.map_or("stale", State::as_str);
-            tracing::info!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
-                attempt = job.attempt, state);
+        Event::Executed { job, queue_time, run_time, error } => {
+            let (queue_time, run_time) = (queue_time.as_secs_f64(), run_time.as_secs_f64());
+            match error.as_deref().map(first_line) {
+                Some(error) => tell!(warn, event, job, queue_time, run_time, error),
+                None => tell!(info, event, job, queue_time, run_time),
+            }
         }
-        (_, Event::Executed { job, queue_time, run_time, error: Some(error) }) => {
-            let error = error.lines().next().unwrap_or_default();
-            tracing::warn!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
-                attempt = job.attempt, queue_time = queue_time.as_secs_f64(), run_time = run_time.as_secs_f64(), error);
+        Event::Rescued { job, state, error } => {
+            let error = error.as_deref().map(first_line);
+            match state {
+                State::Discarded => tell!(error, event, job, state = "discarded", error),
+                _ => tell!(warn, event, job, state = state.as_str(), error),
+            }
         }
-        (_, Event::Executed { job, queue_time, run_time, error: None }) => {
-            tracing::info!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
-                attempt = job.attempt, queue_time = queue_time.as_secs_f64(), run_time = run_time.as_secs_f64());
-        }
-        (_, Event::Degraded { reason }) => tracing::error!(target: "kiln", event = name, reason),
-        (_, Event::Recovered { after }) => {
-            tracing::warn!(target: "kiln", event = name, after = after.as_secs_f64());
-        }
-        (_, Event::Stuck { job }) => {
-            tracing::error!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
-                attempt = job.attempt);
-        }
-        (Some(job), _) => {
-            tracing::debug!(target: "kiln", event = name, id = job.id, queue = job.queue, worker = job.worker,
-                attempt = job.attempt);
-        }
-        (None, Event::Warned { warning }) => tracing::warn!(target: "kiln", event = name, "{warning}"),
-        (None, event) => tracing::info!(target: "kiln", event = name, "{event}"),
+        Event::Stuck { job } => tell!(error, event, job),
+        Event::Claimed { job, queue_time } => tell!(debug, event, job, queue_time = queue_time.as_secs_f64()),
+        Event::Cancelled { job, state } => tell!(debug, event, job, state = state.as_str()),
+        Event::Pruned { job, state } => tell!(trace, event, job, state = state.as_str()),
+        Event::Staged { job } => tell!(trace, event, job),
+        Event::Degraded { reason } => error!(target: "kiln", event = event.name(), reason),
+        Event::Recovered { after } => warn!(target: "kiln", event = event.name(), after = after.as_secs_f64()),
+        Event::Warned { warning } => warn!(target: "kiln", event = event.name(), "{warning}"),
+        event => match event.job() {
+            Some(job) => tell!(debug, event, job),
+            None => info!(target: "kiln", event = event.name(), "{event}"),
+        },
     }
 }
 
@@ -83,8 +100,13 @@ fn measure(event: &Event) {
         histogram!("kiln_queue_seconds", labels.clone()).record(queue_time.as_secs_f64());
         histogram!("kiln_run_seconds", labels.clone()).record(run_time.as_secs_f64());
     }
-    if let Event::Acked { state, .. } = event {
-        labels.push(Label::new("state", state.map_or("stale", State::as_str)));
-    }
-    counter!(format!("kiln_{}_total", event.name()), labels).increment(event.count());
+    let state = match event {
+        Event::Acked { state, .. } => Some(state.map_or("stale", State::as_str)),
+        Event::Rescued { state, .. } | Event::Pruned { state, .. } | Event::Cancelled { state, .. } => {
+            Some(state.as_str())
+        }
+        _ => None,
+    };
+    labels.extend(state.map(|state| Label::new("state", state)));
+    counter!(format!("kiln_{}_total", event.name()), labels).increment(1);
 }

@@ -9,6 +9,32 @@ use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(30);
 
+/// Stages three jobs, updates the first, rescues the first two, of which the second has no attempt left, cancels, retries
+/// and deletes the third, and prunes the second.
+#[cfg(all(feature = "testing", any(feature = "tracing", feature = "metrics")))]
+fn every_verb(queue: &str) {
+    use kiln::testing::{Hand, ManualClock};
+    let minute = Duration::from_secs(60);
+    let clock = ManualClock::default();
+    let kiln = Kiln::memory_builder().clock(&clock).open().unwrap();
+    let job = |attempts| {
+        let job = NewJob::new("w").queue(queue).max_attempts(attempts).schedule_in(minute);
+        job.args(json!({ "note": "hunter2" }))
+    };
+    kiln.enqueue_many([job(9), job(1), job(9)]).unwrap();
+    clock.advance(minute);
+    let hand = Hand::new(&kiln, ["w"]);
+    hand.stage(&[queue]).unwrap();
+    kiln.update(1, kiln::Changes::new().priority(0)).unwrap();
+    assert_eq!(hand.claim(queue, 2).unwrap().len(), 2);
+    assert_eq!(Hand::new(&kiln, ["w"]).rescue().unwrap(), 2);
+    kiln.cancel(3).unwrap();
+    kiln.retry(3).unwrap();
+    kiln.delete(3).unwrap();
+    clock.advance(minute);
+    assert_eq!(hand.prune(minute).unwrap(), 1);
+}
+
 #[test]
 fn a_job_s_life_is_told_verb_by_verb() {
     let (told, events) = mpsc::channel();
@@ -138,6 +164,8 @@ fn a_hook_that_panics_is_an_error_of_the_job() {
 
 #[cfg(feature = "tracing")]
 mod traced {
+    use std::sync::OnceLock;
+
     use std::fmt::{Debug, Write};
 
     use tracing::field::{Field, Visit};
@@ -182,10 +210,20 @@ mod traced {
         fn exit(&self, _: &Id) {}
     }
 
+    /// What is written by this process: a subscriber is set once.
+    fn subscribe() -> Arc<Mutex<Vec<String>>> {
+        static LINES: OnceLock<Arc<Mutex<Vec<String>>>> = OnceLock::new();
+        let set = || {
+            let lines = Arc::default();
+            tracing::subscriber::set_global_default(Scribe(Arc::clone(&lines))).unwrap();
+            lines
+        };
+        Arc::clone(LINES.get_or_init(set))
+    }
+
     #[test]
     fn spans_and_events_have_stable_fields_and_no_arguments() {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        tracing::subscriber::set_global_default(Scribe(Arc::clone(&lines))).unwrap();
+        let lines = subscribe();
         let kiln = Kiln::in_memory().unwrap();
         let runtime = kiln.runtime().queue("traced", 1).worker_fn("scribe", |_: &Running<Value>| ()).start().unwrap();
         let job = NewJob::new("scribe").queue("traced").args(json!({ "secret": "hunter2" }));
@@ -202,14 +240,51 @@ mod traced {
         let lines: Vec<String> = lines.lock().iter().filter(|line| line.contains("\"traced\"")).cloned().collect();
         assert!(lines.iter().any(|line| line.contains("args cannot be decoded for worker")), "{lines:#?}");
         assert!(lines.contains(&r#"span id=1 queue="traced" worker="scribe" attempt=1"#.to_owned()), "{lines:#?}");
-        let acked = r#"INFO event="acked" id=1 queue="traced" worker="scribe" attempt=1 state="completed""#;
-        assert!(lines.contains(&acked.to_owned()), "{lines:#?}");
+        let acked = r#"INFO event="acked" id=1 queue="traced" worker="scribe" attempt=1 state="completed" queue_time="#;
+        assert!(lines.iter().any(|line| line.starts_with(acked) && line.contains(" run_time=")), "{lines:#?}");
+        let discarded = r#"ERROR event="acked" id=2 queue="traced" worker="scribe" attempt=1 state="discarded" "#;
+        assert!(
+            lines.iter().any(|line| line.starts_with(discarded) && line.contains(" error=\"args cannot")),
+            "{lines:#?}"
+        );
         assert!(!lines.iter().any(|line| line.contains("hunter2")));
+    }
+
+    /// The other verbs, in a queue of their own: both tests are told what either does.
+    #[cfg(feature = "testing")]
+    #[test]
+    fn every_verb_is_told_with_the_job_s_fields_and_those_on_many_jobs_do_not_flood_the_log() {
+        let lines = subscribe();
+        every_verb("hands");
+        let mut lines: Vec<String> =
+            lines.lock().iter().filter(|line| line.contains("\"hands\"")).map(|line| without_error(line)).collect();
+        lines.retain(|line| !line.contains("\"enqueued\"") && !line.contains("\"claimed\""));
+        let job = |id: i64, attempt: i64| format!("id={id} queue=\"hands\" worker=\"w\" attempt={attempt}");
+        let expected = [
+            format!("TRACE event=\"staged\" {}", job(1, 0)),
+            format!("TRACE event=\"staged\" {}", job(2, 0)),
+            format!("TRACE event=\"staged\" {}", job(3, 0)),
+            format!("DEBUG event=\"updated\" {}", job(1, 0)),
+            format!("WARN event=\"rescued\" {} state=\"available\"", job(1, 1)),
+            format!("ERROR event=\"rescued\" {} state=\"discarded\"", job(2, 1)),
+            format!("DEBUG event=\"cancelled\" {} state=\"cancelled\"", job(3, 0)),
+            format!("DEBUG event=\"retried\" {}", job(3, 0)),
+            format!("DEBUG event=\"deleted\" {}", job(3, 0)),
+            format!("TRACE event=\"pruned\" {} state=\"discarded\"", job(2, 1)),
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    fn without_error(line: &str) -> String {
+        assert!(!line.contains("hunter2"), "{line}");
+        line.split(" error=").next().unwrap().to_owned()
     }
 }
 
 #[cfg(feature = "metrics")]
 mod measured {
+    use std::sync::OnceLock;
+
     use metrics::{
         Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     };
@@ -254,10 +329,40 @@ mod measured {
         }
     }
 
+    /// What is counted in this process: a recorder is set once.
+    fn record() -> Arc<Mutex<Vec<String>>> {
+        static TOLD: OnceLock<Arc<Mutex<Vec<String>>>> = OnceLock::new();
+        let set = || {
+            let told = Arc::default();
+            metrics::set_global_recorder(Sink(Arc::clone(&told))).map_err(|_| "a recorder is set").unwrap();
+            told
+        };
+        Arc::clone(TOLD.get_or_init(set))
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn every_verb_counts_the_jobs_it_concerned_by_queue_and_worker() {
+        let told = record();
+        every_verb("counted");
+        let mut counts = std::collections::BTreeMap::new();
+        for line in told.lock().iter().filter(|line| line.contains("queue=counted") && line.ends_with(" +1")) {
+            *counts.entry(line.clone()).or_insert(0) += 1;
+        }
+        let counted = |event: &str, more: &str| {
+            counts.get(&format!("kiln_{event}_total{{queue=counted,worker=w{more}}} +1")).copied().unwrap_or(0)
+        };
+        assert_eq!((counted("staged", ""), counted("updated", ""), counted("claimed", "")), (3, 1, 2), "{counts:#?}");
+        assert_eq!((counted("retried", ""), counted("deleted", "")), (1, 1), "{counts:#?}");
+        assert_eq!(counted("cancelled", ",state=cancelled"), 1, "{counts:#?}");
+        assert_eq!(counted("rescued", ",state=available"), 1, "{counts:#?}");
+        assert_eq!(counted("rescued", ",state=discarded"), 1, "{counts:#?}");
+        assert_eq!(counted("pruned", ",state=discarded"), 1, "{counts:#?}");
+    }
+
     #[test]
     fn counters_and_histograms_come_by_queue_worker_and_state() {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        metrics::set_global_recorder(Sink(Arc::clone(&told))).map_err(|_| "a recorder is set").unwrap();
+        let told = record();
         let kiln = Kiln::in_memory().unwrap();
         let runtime = kiln.runtime().queue("measured", 1).worker_fn("m", |_: &Running<Value>| ()).start().unwrap();
         let id = kiln.enqueue(NewJob::new("m").queue("measured")).unwrap().id;

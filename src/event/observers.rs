@@ -46,14 +46,6 @@ impl Observers {
             });
         }
     }
-
-    /// Tells how many jobs a verb concerned, when it did any, and passes the number on.
-    pub fn count(&self, count: u64, event: impl FnOnce(u64) -> Event) -> u64 {
-        if count > 0 {
-            self.tell(|| event(count));
-        }
-        count
-    }
 }
 
 impl fmt::Debug for Observers {

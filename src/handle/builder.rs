@@ -241,12 +241,8 @@ impl KilnBuilder {
             }
             Place::Memory => (Arc::new(Sqlite::in_memory(&self.options)?), "memory".to_owned()),
         };
-        // The jobs of the dead are shown as what they are: waiting. A runtime looks again, so a failure may pass here.
-        if let Ok(count) = engine.rescue(self.clock.now(), 500) {
-            self.observers.count(count, |count| Event::Rescued { count });
-        }
         let node = self.node.unwrap_or_else(host_name);
-        Ok(Kiln(Arc::new(Inner {
+        let kiln = Kiln(Arc::new(Inner {
             engine,
             clock: self.clock,
             dice: self.dice,
@@ -257,7 +253,10 @@ impl KilnBuilder {
             node,
             place,
             booted: Default::default(),
-        })))
+        }));
+        // The jobs of the dead are shown as what they are: waiting. A runtime looks again, so a failure may pass here.
+        let _ = kiln.rescue(500);
+        Ok(kiln)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod backoff;
 mod crash;
 mod cron;
 mod entry;
+mod errors;
 mod filter;
 mod json;
 mod new;
@@ -19,17 +20,19 @@ mod update;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+pub use ack::Fence;
 pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict, record_alone};
-pub use ack::{Fence, JobError};
 pub(crate) use crash::{LONGEST, Lost, solitude, verdicts};
 pub use cron::{Cron, Schedule};
 pub use entry::{CronEntry, Missed};
 pub(crate) use entry::{DueSlots, Shot};
+pub use errors::JobError;
 pub use filter::Jobs;
 pub use filter::{Counts, Filter};
 pub(crate) use filter::{Order, Which};
@@ -147,6 +150,12 @@ impl Job {
     /// A text about the job as it may be shown to anybody: an error, most of all, which may quote its arguments.
     pub(crate) fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
         self.args.redaction().text(text, &[self.args.as_str(), self.meta.as_str()])
+    }
+
+    /// How long a claimed job had been due.
+    pub(crate) fn queue_time(&self) -> Duration {
+        let claimed_at = self.attempted_at.unwrap_or(self.scheduled_at);
+        Duration::try_from(claimed_at.duration_since(self.scheduled_at)).unwrap_or_default()
     }
 
     /// Checks that `args` and `meta` are not too much together.

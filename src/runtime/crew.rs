@@ -8,14 +8,14 @@ use std::{iter, thread};
 use super::execute;
 use super::house::{House, Run};
 use super::lane::{Delivered, Lane, Task};
-use super::pending::{Claims, Share};
+use super::pending::{Acked, Claims, Ended, Share};
+use crate::Error;
 use crate::engine::{Claimed, Crew, Demand, Done, News, Turn};
 use crate::event::Event;
 use crate::health::Pulse;
 use crate::job::{LONGEST, solitude};
 use crate::queues::{Plan, Rulings};
 use crate::worker::Flag;
-use crate::{Error, Job};
 
 impl House {
     /// The lane that made a demand, which may be closed by now and have a namesake.
@@ -100,16 +100,17 @@ impl Crew for House {
 
     fn deliver(&self, turn: Turn, done: Done) {
         let mut pending = self.acks.lock();
-        let (jobs, again) = pending.written(Instant::now());
+        let (ended, again) = pending.written(Instant::now());
         drop(pending);
         if again {
             self.alarm.carry_on();
         }
         if self.observers().any() {
-            let event = |(job, state): (Arc<Job>, _)| Event::Acked { job: (&*job).into(), state };
-            let events = jobs.into_iter().zip(done.acked).map(event);
-            let expired = done.expired.iter().map(|job| Event::Expired { job: job.into() });
-            self.acked.lock().extend(events.chain(expired));
+            let errors = turn.acks.iter().zip(&done.acked).map(|(ack, state)| ack.error_in(*state).map(str::to_owned));
+            let acked = ended.into_iter().zip(errors).zip(&done.acked);
+            let mut told = self.acked.lock();
+            told.0.extend(acked.map(|((ended, error), state)| Acked { ended, state: *state, error }));
+            told.1.extend(done.expired);
         }
         if let Some(Claimed { attempt, job }) = done.claimed.last().filter(|_| done.alone) {
             let now = Instant::now();
@@ -154,8 +155,12 @@ impl Crew for House {
 
     fn tell(&self) {
         let told = std::mem::take(&mut self.acks.lock().untold);
-        let acked = std::mem::take(&mut *self.acked.lock());
-        told.into_iter().chain(acked).for_each(|event| self.observers().tell(|| event));
+        let (acked, expired) = std::mem::take(&mut *self.acked.lock());
+        told.into_iter().for_each(|event| self.observers().tell(|| event));
+        for Acked { ended: Ended { job, run_time }, state, error } in acked {
+            self.kiln.tell_acked(&job, state, run_time, error);
+        }
+        expired.iter().for_each(|job| self.observers().tell(|| Event::Expired { job: job.into() }));
     }
 
     fn hear(&self, news: &News) {

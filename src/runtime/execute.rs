@@ -28,9 +28,9 @@ fn work(house: &Arc<House>, lane: &Lane) -> bool {
     let mut next = lane.next();
     while let Some(task) = next {
         let began = Instant::now();
-        let end = execute(house, &task);
+        let (end, run_time) = execute(house, &task);
         let ended = Instant::now();
-        let Some(Settled { hurry, .. }) = house.settle(task.fence, end, ended) else {
+        let Some(Settled { hurry, .. }) = house.settle(task.fence, end, run_time, ended) else {
             house.unstuck();
             return false;
         };
@@ -46,20 +46,21 @@ fn work(house: &Arc<House>, lane: &Lane) -> bool {
     true
 }
 
-fn execute(house: &Arc<House>, task: &Task) -> End {
+/// How it ended, and how long `process` took where that was begun.
+fn execute(house: &Arc<House>, task: &Task) -> (End, Option<Duration>) {
     match house.workers.get(&task.job.worker) {
         // Cancelled or stopped before it began: it is as if it had never been claimed.
-        _ if task.flag.is_raised() => End::Interrupted,
+        _ if task.flag.is_raised() => (End::Interrupted, None),
         Some(worker) => run(house, task, &**worker),
-        None => End::Interrupted,
+        None => (End::Interrupted, None),
     }
 }
 
-fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
+fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> (End, Option<Duration>) {
     let job = house.kiln.own_shared(&task.job);
     let timeout = match catch(|| worker.timeout(&job)) {
         Ok(timeout) => timeout,
-        Err(panic) => return End::Failed(format!("timeout {panic}"), delay(house, worker, &job)),
+        Err(panic) => return (End::Failed(format!("timeout {panic}"), delay(house, worker, &job)), None),
     };
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let reporter = Arc::new(Reporter::new(house.kiln.clone(), Arc::clone(&job), task.fence));
@@ -72,7 +73,7 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
         desk: house.clone(),
     };
     house.begin(task.fence, deadline);
-    let queue_time = waited(&job);
+    let queue_time = job.queue_time();
     house.observers().tell(|| Event::Claimed { job: (&*job).into(), queue_time });
     let began = Instant::now();
     let result = catch(|| {
@@ -80,17 +81,18 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
         observing::in_span(&job, || around(&house.hooks, &job, &process)).map_err(|failure| failure.to_string())
     });
     reporter.write();
+    let run_time = began.elapsed();
     house.observers().tell(|| Event::Executed {
         job: (&*job).into(),
         queue_time,
-        run_time: began.elapsed(),
+        run_time,
         error: match &result {
             Ok(Ok(_)) => None,
             Ok(Err(error)) | Err(error) => Some(job.shown(error).into_owned()),
         },
     });
     let failed = |error| End::Failed(error, delay(house, worker, &job));
-    match (result, task.flag.reason()) {
+    let end = match (result, task.flag.reason()) {
         (Err(panic), _) => failed(panic),
         // Told to leave, it left: whatever it says of itself, it was not done.
         (Ok(Err(_) | Ok(Outcome::Cancel { .. })), Some(Reason::Stop)) => End::Interrupted,
@@ -98,7 +100,8 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> End {
         (Ok(Ok(Outcome::Cancel { reason })), Some(Reason::Timeout)) => failed(timed_out(timeout, &reason)),
         (Ok(Err(error)), _) => failed(error),
         (Ok(Ok(outcome)), _) => End::Outcome(outcome),
-    }
+    };
+    (end, Some(run_time))
 }
 
 /// Runs a job within its hooks, the first outermost.
@@ -107,12 +110,6 @@ fn around(hooks: &[Around], job: &Job, process: &dyn Fn() -> Result<Outcome, Fai
         Some((hook, inner)) => hook(job, &|| around(inner, job, process)),
         None => process(),
     }
-}
-
-/// How long a claimed job had been due.
-fn waited(job: &Job) -> Duration {
-    let claimed_at = job.attempted_at.unwrap_or(job.scheduled_at);
-    Duration::try_from(claimed_at.duration_since(job.scheduled_at)).unwrap_or_default()
 }
 
 fn timed_out(timeout: Option<Duration>, said: &str) -> String {

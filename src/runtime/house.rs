@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::alarm::Alarm;
 use super::lane::{Lane, Task};
-use super::pending::Pending;
+use super::pending::{Acked, Ended, Pending};
 use super::{Around, Settings, execute};
 use crate::engine::{Company, Engine, Ledger, Member};
 use crate::event::{Event, Observers};
@@ -35,8 +35,8 @@ pub(super) struct House {
     pub alarm: Alarm,
     /// Acks of finished attempts, until they are written.
     pub acks: Mutex<Pending>,
-    /// What came of those that were written last.
-    pub acked: Mutex<Vec<Event>>,
+    /// What came of those that were written last, and the jobs that were found to have expired: to be told.
+    pub acked: Mutex<(Vec<Acked>, Vec<Job>)>,
     pub runs: Mutex<HashMap<i64, Run>>,
     /// The job that nothing is begun together with, and until when.
     pub alone: Mutex<Option<(Fence, Instant)>>,
@@ -202,8 +202,8 @@ impl House {
         self.acks.lock().unwritten()
     }
 
-    fn acknowledge(&self, ack: Ack, job: Arc<Job>, now: Instant) -> bool {
-        self.acks.lock().add(ack, job, now)
+    fn acknowledge(&self, ack: Ack, ended: Ended, now: Instant) -> bool {
+        self.acks.lock().add(ack, ended, now)
     }
 
     /// Something waits, and may need looking after: an ack for company, or a claimed job for a thread.
@@ -252,13 +252,13 @@ impl House {
 
     /// Takes the attempt out of the house and its ack in, at once, so that a stop sees one or the other. `None` when
     /// somebody else was faster.
-    pub fn settle(&self, fence: Fence, end: End, now: Instant) -> Option<Settled> {
+    pub fn settle(&self, fence: Fence, end: End, run_time: Option<Duration>, now: Instant) -> Option<Settled> {
         let mut runs = self.runs.lock();
         if runs.get(&fence.id).is_none_or(|run| run.attempt.fence != fence) {
             return None;
         }
         let Run { attempt, job, lane, .. } = runs.remove(&fence.id)?;
-        let hurry = self.acknowledge(attempt.ack(end, self.now()), job, now);
+        let hurry = self.acknowledge(attempt.ack(end, self.now()), Ended { job, run_time }, now);
         if runs.is_empty() {
             self.ended.notify_all();
         }
@@ -298,7 +298,7 @@ impl House {
     /// Gives back these jobs, which no thread has begun; says how many.
     pub fn give_back_tasks(&self, tasks: &[Task]) -> usize {
         let now = Instant::now();
-        tasks.iter().filter_map(|task| self.settle(task.fence, End::Interrupted, now)).count()
+        tasks.iter().filter_map(|task| self.settle(task.fence, End::Interrupted, None, now)).count()
     }
 
     /// Gives back the jobs that still run; says how many. Their threads are on their own.
@@ -310,7 +310,8 @@ impl House {
         }
         let count = runs.len();
         for run in runs {
-            self.acknowledge(run.attempt.ack(End::Interrupted, self.now()), run.job, Instant::now());
+            let ended = Ended { job: run.job, run_time: None };
+            self.acknowledge(run.attempt.ack(End::Interrupted, self.now()), ended, Instant::now());
         }
         count
     }
@@ -363,7 +364,7 @@ impl House {
             format!("timed out and stuck: asked to leave, it did not within {grace:?}; its thread is written off");
         let delay = self.workers.get(&job.worker).map(|worker| execute::delay(self, &**worker, &job));
         let end = End::Failed(error, delay.unwrap_or_default());
-        if let Some(Settled { lane, .. }) = self.settle(fence, end, Instant::now()) {
+        if let Some(Settled { lane, .. }) = self.settle(fence, end, None, Instant::now()) {
             self.stuck.fetch_add(1, Ordering::AcqRel);
             lane.write_off();
             self.observers().tell(|| Event::Stuck { job: (&*job).into() });

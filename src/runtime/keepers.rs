@@ -14,7 +14,6 @@ use super::cron::Crons;
 use super::house::House;
 use crate::Error;
 use crate::engine::{Crew, Cutoffs, News, Pruned};
-use crate::event::Event;
 
 /// How often another process's plain INSERT is looked for, a dead runtime's lock tried, and an ack that could not be
 /// written tried again: twice within the second that is promised would not be quiet.
@@ -143,11 +142,8 @@ impl Keepers {
         }
         self.house.rescue();
         if let Some(age) = self.house.settings.rescue_after {
-            let now = self.house.now();
-            let before = now.checked_sub(age).unwrap_or(Timestamp::MIN);
-            if let Ok(count) = self.house.engine().rescue_older(before, now, RESCUE_BATCH) {
-                self.house.observers().count(count, |count| Event::Rescued { count });
-            }
+            let before = self.house.now().checked_sub(age).unwrap_or(Timestamp::MIN);
+            let _ = self.house.kiln.rescue_older(before, RESCUE_BATCH);
         }
         self.house.try_again(Instant::now());
         if self.house.has_business() {
@@ -188,11 +184,8 @@ impl Keepers {
         if self.due.is_now(time) {
             // Until the new plan is made, every job that becomes due is news: one may be committed after the look below.
             self.house.alarm.plan(None);
-            self.due = match self.house.engine().stage(&self.house.queues(), time, STAGE_BATCH) {
-                Ok(staged) => {
-                    self.house.observers().count(staged.staged, |count| Event::Staged { count });
-                    staged.next_due.map_or(Due::Never, Due::At)
-                }
+            self.due = match self.house.kiln.stage(&self.house.queues(), STAGE_BATCH) {
+                Ok(staged) => staged.next_due.map_or(Due::Never, Due::At),
                 Err(error) => {
                     self.house.meet(&error);
                     return Some(now + LOOK);
@@ -222,11 +215,7 @@ impl Keepers {
             cancelled: before(retention.cancelled),
             discarded: before(retention.discarded),
         };
-        let pruned = self.house.engine().prune(&cutoffs, PRUNE_BATCH);
-        if let Ok(Pruned { pruned, .. }) = pruned {
-            self.house.observers().count(pruned, |count| Event::Pruned { count });
-        }
-        match pruned {
+        match self.house.kiln.prune(&cutoffs, PRUNE_BATCH) {
             // The others on the file are let in between.
             Ok(Pruned { more: true, .. }) => now + Duration::from_millis(20),
             Ok(_) | Err(_) => now + PRUNE,
@@ -242,9 +231,7 @@ impl House {
     }
 
     fn rescue(&self) {
-        if let Ok(count) = self.engine().rescue(self.now(), RESCUE_BATCH) {
-            self.observers().count(count, |count| Event::Rescued { count });
-        }
+        let _ = self.kiln.rescue(RESCUE_BATCH);
     }
 
     /// A keeper could not write what it had to.

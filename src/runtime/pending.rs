@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::engine::Demand;
 use crate::event::Event;
 use crate::job::Ack;
-use crate::{Error, Job};
+use crate::{Error, Job, State};
 
 /// How soon something that failed is tried again, at first and in the end.
 const SOON: Duration = Duration::from_millis(700);
@@ -24,11 +24,11 @@ const COMPANY: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 pub(super) struct Pending {
-    waiting: Vec<(Ack, Arc<Job>)>,
+    waiting: Vec<(Ack, Ended)>,
     /// Since when.
     since: Option<Instant>,
     /// Whose acks are in the transaction that is being run.
-    in_turn: Vec<Arc<Job>>,
+    in_turn: Vec<Ended>,
     /// Parts of a transaction that failed: one of them is to blame.
     suspects: VecDeque<Part>,
     /// The transaction that is being run tries one of them by itself.
@@ -49,9 +49,22 @@ pub(super) struct Pending {
     pub untold: Vec<Event>,
 }
 
+/// An attempt that has ended, and how long its `process` took, where that has.
+pub(super) struct Ended {
+    pub job: Arc<Job>,
+    pub run_time: Option<Duration>,
+}
+
+/// What came of it.
+pub(super) struct Acked {
+    pub ended: Ended,
+    pub state: Option<State>,
+    pub error: Option<String>,
+}
+
 /// A part of a turn that can be tried by itself.
 enum Part {
-    Ack(Ack, Arc<Job>),
+    Ack(Ack, Ended),
     Claim(Arc<str>),
 }
 
@@ -70,8 +83,8 @@ pub(super) enum Claims {
 
 impl Pending {
     /// Takes an ack; says whether it should be written now, since one before it has waited long enough for company.
-    pub fn add(&mut self, ack: Ack, job: Arc<Job>, now: Instant) -> bool {
-        self.waiting.push((ack, job));
+    pub fn add(&mut self, ack: Ack, ended: Ended, now: Instant) -> bool {
+        self.waiting.push((ack, ended));
         now.saturating_duration_since(*self.since.get_or_insert(now)) >= COMPANY
     }
 
@@ -95,7 +108,7 @@ impl Pending {
     pub fn share(&mut self) -> Share {
         self.testing = self.has_suspects();
         let (taken, claims) = match self.suspects.pop_front() {
-            Some(Part::Ack(ack, job)) => (vec![(ack, job)], Claims::None),
+            Some(Part::Ack(ack, ended)) => (vec![(ack, ended)], Claims::None),
             Some(Part::Claim(queue)) => (Vec::new(), Claims::One(queue)),
             None if self.halted => (mem::take(&mut self.waiting), Claims::None),
             None => (mem::take(&mut self.waiting), Claims::All),
@@ -103,8 +116,8 @@ impl Pending {
         if self.waiting.is_empty() {
             self.since = None;
         }
-        let (acks, jobs) = taken.into_iter().unzip();
-        self.in_turn = jobs;
+        let (acks, ended) = taken.into_iter().unzip();
+        self.in_turn = ended;
         Share { acks, claims }
     }
 
@@ -114,7 +127,7 @@ impl Pending {
     }
 
     /// A transaction was written; whose acks were in it, and whether there is more to do now that this is possible.
-    pub fn written(&mut self, now: Instant) -> (Vec<Arc<Job>>, bool) {
+    pub fn written(&mut self, now: Instant) -> (Vec<Ended>, bool) {
         let freed = self.halted && self.busy;
         self.halted &= !freed;
         self.look(now);
@@ -129,7 +142,7 @@ impl Pending {
             self.halt(error, now);
             return;
         }
-        let acks = acks.map(|(ack, job)| Part::Ack(ack, job));
+        let acks = acks.map(|(ack, ended)| Part::Ack(ack, ended));
         let parts = acks.chain(demands.iter().map(|demand| Part::Claim(Arc::clone(&demand.queue))));
         let mut parts: Vec<Part> = parts.collect();
         if self.testing && parts.len() == 1 {
@@ -212,7 +225,8 @@ mod tests {
         for id in 1..=acks {
             let attempt = Attempt { fence: Fence { id, attempt: 1, attempted_at: 0 }, max_attempts: 1 };
             let job = Arc::new(NewJob::new("w").build(now, |_| ()).unwrap().job);
-            pending.add(attempt.ack(End::Interrupted, now), job, Instant::now());
+            let ended = Ended { job, run_time: None };
+            pending.add(attempt.ack(End::Interrupted, now), ended, Instant::now());
         }
         pending
     }

@@ -7,27 +7,27 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::claim::abandon;
 use super::ledger::Remains;
-use super::verbs::{deleting, exists, run};
+use super::tally::Tally;
+use super::verbs::{deleting, exists, run, standing};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
-use crate::engine::Cutoffs;
-use crate::job::{Ack, Fence, Lost, Verdict, verdicts};
+use crate::engine::{Changed, Cutoffs};
+use crate::job::{Ack, Fence, Lost, State, Verdict, verdicts};
 
 pub(super) struct Stage {
     pub queues: Vec<String>,
     pub now: Timestamp,
     pub batch: u32,
-    pub staged: u64,
+    pub staged: Tally,
 }
 
 impl Op for Stage {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        self.staged = 0;
+        self.staged.clear();
         for queue in &self.queues {
-            let staged = run(tx.conn, sql::STAGE, (queue, self.now.as_microsecond(), self.batch))?;
-            self.staged += staged as u64;
-            if staged > 0 {
+            let due = (queue, self.now.as_microsecond(), self.batch);
+            if self.staged.run(tx.conn, sql::STAGE, due, State::Available)? > 0 {
                 tx.news.ring(queue);
             }
         }
@@ -84,7 +84,7 @@ pub(super) struct Rescue {
     pub whose: Whose,
     pub now: Timestamp,
     pub batch: u32,
-    pub rescued: u64,
+    pub rescued: Tally,
     /// Of the dead, those of whom nothing is left.
     pub forgotten: HashSet<String>,
 }
@@ -97,8 +97,8 @@ pub(super) enum Whose {
 }
 
 impl Rescue {
-    pub fn new(whose: Whose, now: Timestamp, batch: u32) -> Self {
-        Self { whose, now, batch, rescued: 0, forgotten: HashSet::new() }
+    pub fn new(whose: Whose, now: Timestamp, batch: u32, rescued: Tally) -> Self {
+        Self { whose, now, batch, rescued, forgotten: HashSet::new() }
     }
 }
 
@@ -161,10 +161,15 @@ impl Op for Rescue {
             let ruled = lost.iter().zip(verdicts(lost));
             acks.extend(ruled.map(|(lost, verdict)| Ack { fence: lost.fence, verdict }));
         }
+        self.rescued.clear();
         for ack in &acks {
-            abandon(tx, ack, self.now)?;
+            // As it is before: the attempt's number is given back with some of them.
+            let before = standing(tx.conn, ack.fence.id)?;
+            let state = abandon(tx, ack, self.now)?;
+            if let Some(before) = before {
+                self.rescued.add(Changed { state, error: ack.error().map(str::to_owned), ..before });
+            }
         }
-        self.rescued = acks.len() as u64;
         self.forgotten = match &self.whose {
             // A runtime is forgotten, and its sidecar with it, only once nothing of it is left.
             Whose::Dead(dead) if all => dead.keys().cloned().collect(),
@@ -173,8 +178,8 @@ impl Op for Rescue {
         for id in &self.forgotten {
             run(tx.conn, sql::LEAVE, [id])?;
         }
-        self.rescued += run(tx.conn, sql::DISCARD_EXHAUSTED, (self.now.as_microsecond(), self.batch))? as u64;
-        Ok(())
+        let exhausted = (self.now.as_microsecond(), self.batch);
+        self.rescued.run(tx.conn, sql::DISCARD_EXHAUSTED, exhausted, State::Discarded).map(|_| ())
     }
 }
 
@@ -186,20 +191,20 @@ pub(super) fn any_exhausted(conn: &Connection) -> Result<bool> {
 pub(super) struct Prune {
     pub cutoffs: Cutoffs,
     pub batch: u32,
-    pub pruned: u64,
+    pub pruned: Tally,
 }
 
 impl Op for Prune {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        self.pruned = 0;
-        for (sql, cutoff) in [
-            (sql::PRUNE_COMPLETED, self.cutoffs.completed),
-            (sql::PRUNE_CANCELLED, self.cutoffs.cancelled),
-            (sql::PRUNE_DISCARDED, self.cutoffs.discarded),
+        self.pruned.clear();
+        for (state, sql, cutoff) in [
+            (State::Completed, sql::PRUNE_COMPLETED, self.cutoffs.completed),
+            (State::Cancelled, sql::PRUNE_CANCELLED, self.cutoffs.cancelled),
+            (State::Discarded, sql::PRUNE_DISCARDED, self.cutoffs.discarded),
         ] {
             if let Some(cutoff) = cutoff {
-                let prune = |conn: &_| run(conn, sql, (cutoff.as_microsecond(), self.batch));
-                self.pruned += deleting(tx, prune)? as u64;
+                let old = (cutoff.as_microsecond(), self.batch);
+                deleting(tx, |conn| self.pruned.run(conn, sql, old, state))?;
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ mod rows;
 mod schema;
 mod solitude;
 mod sql;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod verbs;
@@ -40,7 +41,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::bell::Bell;
 use crate::diagnosis::{Compacted, Diagnosis};
-use crate::engine::{self, Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
+use crate::engine::{self, Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged, Told};
 use crate::error::Kind;
 use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
@@ -51,6 +52,7 @@ use live::Live;
 pub(crate) use open::Options;
 pub(crate) use read_only::ReadOnly;
 pub(crate) use schema::Migration;
+use tally::Tally;
 use verbs::{Cancel, Delete, Enqueue, OneRow, Replace, Retry, Sweep, Update};
 use write::{Need, Writer};
 
@@ -123,11 +125,11 @@ impl Sqlite {
         }
     }
 
-    fn sweep<V: OneRow + 'static>(&self, which: &Which, need: Need, verb: V) -> Result<u64> {
-        let mut sweep = Sweep::new(which, verb);
+    fn sweep<V: OneRow + 'static>(&self, which: &Which, verb: V, mut told: Told<'_>) -> Result<u64> {
+        let mut sweep = Sweep::new(which, verb, Tally::new(&told));
         loop {
-            sweep = self.writer.write(need, sweep)?;
-            if let Some(count) = sweep.next() {
+            sweep = self.writer.write(Need::Durable, sweep)?;
+            if let Some(count) = sweep.next(&mut told) {
                 return Ok(count);
             }
         }
@@ -139,20 +141,20 @@ impl Engine for Sqlite {
         Ok(self.writer.write(Need::Durable, Enqueue::new(jobs))?.finish())
     }
 
-    fn cancel(&self, which: &Which, now: Timestamp) -> Result<u64> {
-        self.sweep(which, Need::Durable, Cancel { now })
+    fn cancel(&self, which: &Which, now: Timestamp, told: Told<'_>) -> Result<u64> {
+        self.sweep(which, Cancel { now }, told)
     }
 
-    fn retry(&self, which: &Which, now: Timestamp) -> Result<u64> {
-        self.sweep(which, Need::Durable, Retry { now })
+    fn retry(&self, which: &Which, now: Timestamp, told: Told<'_>) -> Result<u64> {
+        self.sweep(which, Retry { now }, told)
     }
 
-    fn delete(&self, which: &Which) -> Result<u64> {
-        self.sweep(which, Need::Durable, Delete)
+    fn delete(&self, which: &Which, told: Told<'_>) -> Result<u64> {
+        self.sweep(which, Delete, told)
     }
 
-    fn update(&self, which: &Which, changes: &Changes, now: Timestamp) -> Result<u64> {
-        self.sweep(which, Need::Durable, Update { changes: changes.clone(), now })
+    fn update(&self, which: &Which, changes: &Changes, now: Timestamp, told: Told<'_>) -> Result<u64> {
+        self.sweep(which, Update { changes: changes.clone(), now }, told)
     }
 
     fn replace(&self, old: Job, new: Job) -> Result<bool> {
@@ -186,19 +188,20 @@ impl Engine for Sqlite {
         Ok(health)
     }
 
-    fn stage(&self, queues: &[String], now: Timestamp, batch: u32) -> Result<Staged> {
+    fn stage(&self, queues: &[String], now: Timestamp, batch: u32, mut told: Told<'_>) -> Result<Staged> {
         let next_due = self.read(|conn| keep::next_due(conn, queues))?;
         if next_due.is_none_or(|due| due > now) {
             return Ok(Staged { staged: 0, next_due });
         }
-        let stage = Stage { queues: queues.to_vec(), now, batch, staged: 0 };
-        let staged = self.writer.write(Need::Ride, stage)?.staged;
+        let stage = Stage { queues: queues.to_vec(), now, batch, staged: Tally::new(&told) };
+        let mut staged = self.writer.write(Need::Ride, stage)?.staged;
+        staged.tell(&mut told);
         // They are staged; when to stage again is asked again where it cannot be told now.
         let next_due = self.read(|conn| keep::next_due(conn, queues)).unwrap_or(Some(now));
-        Ok(Staged { staged, next_due })
+        Ok(Staged { staged: staged.count, next_due })
     }
 
-    fn rescue(&self, now: Timestamp, batch: u32) -> Result<u64> {
+    fn rescue(&self, now: Timestamp, batch: u32, mut told: Told<'_>) -> Result<u64> {
         self.live.refresh();
         let (executing, members, exhausted) =
             self.read(|conn| Ok((keep::executing(conn)?, look::members(conn)?, keep::any_exhausted(conn)?)))?;
@@ -208,21 +211,27 @@ impl Engine for Sqlite {
         if dead.is_empty() && !exhausted {
             return Ok(0);
         }
-        let rescue = self.writer.write(Need::Ride, Rescue::new(Whose::Dead(dead), now, batch))?;
+        let rescue = Rescue::new(Whose::Dead(dead), now, batch, Tally::new(&told));
+        let mut rescue = self.writer.write(Need::Ride, rescue)?;
         rescue.forgotten.iter().for_each(|id| self.live.bury(id));
-        Ok(rescue.rescued)
+        rescue.rescued.tell(&mut told);
+        Ok(rescue.rescued.count)
     }
 
-    fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32) -> Result<u64> {
-        let rescue = Rescue::new(Whose::Older(before, self.live.here()), now, batch);
-        Ok(self.writer.write(Need::Ride, rescue)?.rescued)
+    fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32, mut told: Told<'_>) -> Result<u64> {
+        let rescue = Rescue::new(Whose::Older(before, self.live.here()), now, batch, Tally::new(&told));
+        let mut rescued = self.writer.write(Need::Ride, rescue)?.rescued;
+        rescued.tell(&mut told);
+        Ok(rescued.count)
     }
 
-    fn prune(&self, cutoffs: &Cutoffs, batch: u32) -> Result<Pruned> {
-        let pruned = self.writer.write(Need::Ride, Prune { cutoffs: *cutoffs, batch, pruned: 0 })?.pruned;
+    fn prune(&self, cutoffs: &Cutoffs, batch: u32, mut told: Told<'_>) -> Result<Pruned> {
+        let prune = Prune { cutoffs: *cutoffs, batch, pruned: Tally::new(&told) };
+        let mut pruned = self.writer.write(Need::Ride, prune)?.pruned;
+        pruned.tell(&mut told);
         // The jobs are gone either way; what space cannot be given back now is given back later.
-        let more = self.writer.with(keep::shrink).unwrap_or(false) || pruned >= u64::from(batch);
-        Ok(Pruned { pruned, more })
+        let more = self.writer.with(keep::shrink).unwrap_or(false) || pruned.count >= u64::from(batch);
+        Ok(Pruned { pruned: pruned.count, more })
     }
 
     fn note(&self, fence: Fence, note: Note) -> Result<bool> {

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::live::Live;
 use super::{Options, care, copy, cron, look, open, place, queues, schema, verbs};
 use crate::diagnosis::{Compacted, Diagnosis};
-use crate::engine::{self, Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged};
+use crate::engine::{self, Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged, Told};
 use crate::error::Kind;
 use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
@@ -188,19 +188,19 @@ impl Engine for ReadOnly {
         refused()
     }
 
-    fn cancel(&self, _: &Which, _: Timestamp) -> Result<u64> {
+    fn cancel(&self, _: &Which, _: Timestamp, _: Told<'_>) -> Result<u64> {
         refused()
     }
 
-    fn retry(&self, _: &Which, _: Timestamp) -> Result<u64> {
+    fn retry(&self, _: &Which, _: Timestamp, _: Told<'_>) -> Result<u64> {
         refused()
     }
 
-    fn delete(&self, _: &Which) -> Result<u64> {
+    fn delete(&self, _: &Which, _: Told<'_>) -> Result<u64> {
         refused()
     }
 
-    fn update(&self, _: &Which, _: &Changes, _: Timestamp) -> Result<u64> {
+    fn update(&self, _: &Which, _: &Changes, _: Timestamp, _: Told<'_>) -> Result<u64> {
         refused()
     }
 
@@ -208,19 +208,19 @@ impl Engine for ReadOnly {
         refused()
     }
 
-    fn stage(&self, _: &[String], _: Timestamp, _: u32) -> Result<Staged> {
+    fn stage(&self, _: &[String], _: Timestamp, _: u32, _: Told<'_>) -> Result<Staged> {
         refused()
     }
 
-    fn rescue(&self, _: Timestamp, _: u32) -> Result<u64> {
+    fn rescue(&self, _: Timestamp, _: u32, _: Told<'_>) -> Result<u64> {
         refused()
     }
 
-    fn rescue_older(&self, _: Timestamp, _: Timestamp, _: u32) -> Result<u64> {
+    fn rescue_older(&self, _: Timestamp, _: Timestamp, _: u32, _: Told<'_>) -> Result<u64> {
         refused()
     }
 
-    fn prune(&self, _: &Cutoffs, _: u32) -> Result<Pruned> {
+    fn prune(&self, _: &Cutoffs, _: u32, _: Told<'_>) -> Result<Pruned> {
         refused()
     }
 

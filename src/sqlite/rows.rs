@@ -5,6 +5,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Result, Row};
 use serde_json::Map;
 
+use crate::event::Subject;
 use crate::job::{Job, JobError, Json, State};
 
 /// Reads the columns of [`COLUMNS`](super::sql::COLUMNS), in their order.
@@ -34,6 +35,16 @@ pub(super) fn job(row: &Row<'_>) -> Result<Job> {
         crashes: integer(row.get_ref(20)?),
         conflict: false,
         extra: Map::new(),
+    })
+}
+
+/// Reads what an event says of a job: id, queue, worker, attempt.
+pub(super) fn subject(row: &Row<'_>) -> Result<Subject> {
+    Ok(Subject {
+        id: row.get(0)?,
+        queue: text(row.get_ref(1)?),
+        worker: text(row.get_ref(2)?),
+        attempt: integer(row.get_ref(3)?),
     })
 }
 

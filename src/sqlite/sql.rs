@@ -201,7 +201,7 @@ DELETE FROM kiln_jobs WHERE id IN (
 pub(super) const GET: &str = concat!("SELECT ", columns!(), " FROM kiln_jobs WHERE id = ?1");
 
 /// What an operator's verb needs to know of a row.
-pub(super) const STATE: &str = "SELECT state, queue FROM kiln_jobs WHERE id = ?1";
+pub(super) const SUBJECT: &str = "SELECT id, queue, worker, attempt, state FROM kiln_jobs WHERE id = ?1";
 
 pub(super) const CANCEL: &str = "
 UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = ?2, meta = ?3 WHERE id = ?1";

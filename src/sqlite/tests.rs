@@ -5,7 +5,7 @@ use rusqlite::types::Value;
 
 use super::write::{Op, Tx};
 use super::*;
-use crate::engine::{Demand, Turn};
+use crate::engine::{Changed, Demand, Turn};
 use crate::job::{Ack, Fence, State, Verb, Verdict};
 use crate::{NewJob, Unique};
 
@@ -40,17 +40,17 @@ fn apply(engine: &Sqlite, verb: Verb, job: &Job) {
     let turn = |acks, demands| Turn::by_hand(member(), NOW, acks, demands);
     let fence = Fence { id: job.id, attempt: 2, attempted_at: job.attempted_at.unwrap().as_microsecond() };
     match verb {
-        Verb::Stage => engine.stage(&[QUEUE.to_owned()], NOW, 10).map(|_| ()),
+        Verb::Stage => engine.stage(&[QUEUE.to_owned()], NOW, 10, None).map(|_| ()),
         Verb::Claim => engine.take_turn(turn(vec![], vec![Demand { queue: QUEUE.into(), limit: 1 }])).map(|_| ()),
         Verb::Ack => engine.take_turn(turn(vec![Ack { fence, verdict: Verdict::Complete }], vec![])).map(|_| ()),
-        Verb::Rescue => engine.rescue(NOW, 10).map(|_| ()),
-        Verb::Cancel => engine.cancel(&which, NOW).map(|_| ()),
-        Verb::Retry => engine.retry(&which, NOW).map(|_| ()),
-        Verb::Delete => engine.delete(&which).map(|_| ()),
-        Verb::Update => engine.update(&which, &Changes::new().priority(7), NOW).map(|_| ()),
+        Verb::Rescue => engine.rescue(NOW, 10, None).map(|_| ()),
+        Verb::Cancel => engine.cancel(&which, NOW, None).map(|_| ()),
+        Verb::Retry => engine.retry(&which, NOW, None).map(|_| ()),
+        Verb::Delete => engine.delete(&which, None).map(|_| ()),
+        Verb::Update => engine.update(&which, &Changes::new().priority(7), NOW, None).map(|_| ()),
         Verb::Prune => {
             let cutoff = Some(NOW - SignedDuration::from_mins(1));
-            engine.prune(&Cutoffs { completed: cutoff, cancelled: cutoff, discarded: cutoff }, 10).map(|_| ())
+            engine.prune(&Cutoffs { completed: cutoff, cancelled: cutoff, discarded: cutoff }, 10, None).map(|_| ())
         }
     }
     .unwrap();
@@ -112,7 +112,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::PRUNE_CANCELLED,
         sql::PRUNE_DISCARDED,
         sql::GET,
-        sql::STATE,
+        sql::SUBJECT,
         sql::CANCEL,
         sql::CANCEL_EXECUTING,
         sql::RETRY,
@@ -240,7 +240,7 @@ fn many_jobs_are_stored_as_each_would_be_alone() {
     }
     let engine = engine();
     engine.enqueue(vec![jobs[0].clone()]).unwrap();
-    engine.delete(&Which::Ids(vec![1])).unwrap();
+    engine.delete(&Which::Ids(vec![1]), None).unwrap();
     let stored = engine.enqueue(jobs.clone()).unwrap();
     assert_eq!(stored.len(), jobs.len());
     for (n, (stored, given)) in stored.into_iter().zip(jobs).enumerate() {
@@ -325,12 +325,12 @@ fn an_id_is_never_given_twice_whichever_way_the_newest_job_goes() {
     let engine = engine();
     let enqueue = || engine.enqueue(vec![NewJob::new(WORKER).build(NOW, |_| {}).unwrap()]).unwrap()[0].id;
     assert_eq!([enqueue(), enqueue(), enqueue()], [1, 2, 3]);
-    engine.delete(&Which::Ids(vec![2, 3])).unwrap();
+    engine.delete(&Which::Ids(vec![2, 3]), None).unwrap();
     assert_eq!(enqueue(), 4);
-    engine.delete(&Which::Matching(Filter::new())).unwrap();
+    engine.delete(&Which::Matching(Filter::new()), None).unwrap();
     assert_eq!(enqueue(), 5);
-    engine.cancel(&Which::Matching(Filter::new()), NOW).unwrap();
-    engine.prune(&Cutoffs { cancelled: Some(NOW), ..Cutoffs::default() }, 10).unwrap();
+    engine.cancel(&Which::Matching(Filter::new()), NOW, None).unwrap();
+    engine.prune(&Cutoffs { cancelled: Some(NOW), ..Cutoffs::default() }, 10, None).unwrap();
     assert_eq!(engine.count(&Filter::new()).unwrap().total(), 0);
     assert_eq!([enqueue(), enqueue()], [6, 7]);
 }
@@ -388,4 +388,48 @@ fn the_search_for_a_double_is_no_more_work_among_a_hundred_thousand_jobs_than_am
     println!("steps among 1,000: {few:?}, among 100,000: {many:?}");
     assert!(few.iter().all(|steps| *steps > 10), "something was searched");
     assert_eq!(few, many);
+}
+
+/// Runs the op, takes it back, as a transaction does that another op of it made fail, and runs it again.
+fn run_twice(engine: &Sqlite, op: &mut impl Op) {
+    engine.writer.with(|conn| {
+        for end in ["ROLLBACK", "COMMIT"] {
+            conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+            op.run(&mut Tx::new(conn)).unwrap();
+            conn.execute_batch(end).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_a_transaction_that_was_run_again_changed_is_told_once() {
+    let engine = engine();
+    let mut ids = Vec::new();
+    let mut told = |changed: Changed| ids.push(changed.job.id);
+    let mut told = Some(&mut told as &mut dyn FnMut(Changed));
+    let tally = || Tally::new(&Some(&mut |_| ()));
+
+    let waits = job_in(&engine, State::Scheduled).id;
+    let mut stage = Stage { queues: vec![QUEUE.to_owned()], now: NOW, batch: 10, staged: tally() };
+    run_twice(&engine, &mut stage);
+    stage.staged.tell(&mut told);
+
+    let runs = job_in(&engine, State::Executing).id;
+    let exhausted = job_in(&engine, State::Available).id;
+    engine.writer.with(|conn| conn.execute("UPDATE kiln_jobs SET attempt = 5 WHERE id = ?1", [exhausted]).unwrap());
+    let older = Whose::Older(NOW, HashSet::new());
+    let mut rescue = Rescue::new(older, NOW, 10, tally());
+    run_twice(&engine, &mut rescue);
+    rescue.rescued.tell(&mut told);
+
+    let mut sweep = Sweep::new(&Which::Ids(vec![waits, runs]), Cancel { now: NOW }, tally());
+    run_twice(&engine, &mut sweep);
+    assert_eq!(sweep.next(&mut told), Some(2));
+
+    let cutoffs = Cutoffs { cancelled: Some(NOW), ..Cutoffs::default() };
+    let mut prune = Prune { cutoffs, batch: 10, pruned: tally() };
+    run_twice(&engine, &mut prune);
+    prune.pruned.tell(&mut told);
+    assert_eq!((stage.staged.count, rescue.rescued.count, prune.pruned.count), (1, 2, 2));
+    assert_eq!(ids, [waits, runs, exhausted, waits, runs, waits, runs]);
 }

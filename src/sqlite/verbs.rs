@@ -8,8 +8,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::claim::MANY;
 use super::look::{self, BATCH};
+use super::tally::Tally;
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
+use crate::engine::{Changed, Told};
 use crate::error::Kind;
 use crate::job::{Changes, Check, Filter, Job, Ready, State, Verb, Which};
 use crate::{Error, Result};
@@ -182,6 +184,7 @@ pub(super) struct Sweep<V> {
     so_far: Batch,
     /// What this batch comes to, should it be committed.
     batch: Batch,
+    tally: Tally,
 }
 
 #[derive(Clone, Copy)]
@@ -193,25 +196,26 @@ struct Batch {
 }
 
 impl<V> Sweep<V> {
-    pub fn new(which: &Which, verb: V) -> Self {
+    pub fn new(which: &Which, verb: V, tally: Tally) -> Self {
         let position = match which {
             Which::Ids(_) => 0,
             Which::Matching(_) => i64::MIN,
         };
         let nothing = Batch { position, done: false, count: 0 };
-        Self { which: which.clone(), verb, so_far: nothing, batch: nothing }
+        Self { which: which.clone(), verb, so_far: nothing, batch: nothing, tally }
     }
 
-    /// After a commit: the number of jobs, when it was the last batch.
-    pub fn next(&mut self) -> Option<u64> {
+    /// After a commit: tells what was changed; the number of jobs, when it was the last batch.
+    pub fn next(&mut self, told: &mut Told<'_>) -> Option<u64> {
         self.so_far = self.batch;
+        self.tally.tell(told);
         self.so_far.done.then_some(self.so_far.count)
     }
 }
 
-/// One verb on one row; says whether it changed it.
+/// One verb on one row; says what it made of it, where it changed it.
 pub(super) trait OneRow: Send {
-    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool>;
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<Option<Changed>>;
 }
 
 impl<V: OneRow> Op for Sweep<V> {
@@ -228,10 +232,13 @@ impl<V: OneRow> Op for Sweep<V> {
                 (ids, last)
             }
         };
-        let mut count = self.so_far.count;
+        self.tally.clear();
         for &id in &ids {
-            count += u64::from(self.verb.apply(tx, id)?);
+            if let Some(changed) = self.verb.apply(tx, id)? {
+                self.tally.add(changed);
+            }
         }
+        let count = self.so_far.count + self.tally.count;
         self.batch = Batch { position, done: ids.len() < BATCH as usize, count };
         Ok(())
     }
@@ -245,19 +252,18 @@ fn matching(conn: &Connection, filter: &Filter, after: i64) -> Result<Vec<i64>> 
     ids.collect::<rusqlite::Result<_>>().map_err(failed)
 }
 
-/// The row's state, where the verb does anything to it.
-fn allowed(conn: &Connection, id: i64, verb: Verb) -> Result<Option<(State, String)>> {
-    let state = conn
-        .prepare_cached(sql::STATE)
-        .and_then(|mut select| {
-            select
-                .query_one([id], |row| {
-                    Ok((State::from_name(&rows::text(row.get_ref(0)?)), rows::text(row.get_ref(1)?)))
-                })
-                .optional()
-        })
-        .map_err(failed)?;
-    Ok(state.filter(|(state, _)| state.allows(verb)))
+/// The job as it stands, where it is there.
+pub(super) fn standing(conn: &Connection, id: i64) -> Result<Option<Changed>> {
+    let read = |row: &rusqlite::Row<'_>| {
+        let state = State::from_name(&rows::text(row.get_ref(4)?));
+        Ok(Changed { job: rows::subject(row)?, state, error: None })
+    };
+    conn.prepare_cached(sql::SUBJECT).and_then(|mut select| select.query_one([id], read).optional()).map_err(failed)
+}
+
+/// The same, where the verb does anything to it.
+fn allowed(conn: &Connection, id: i64, verb: Verb) -> Result<Option<Changed>> {
+    Ok(standing(conn, id)?.filter(|there| there.state.allows(verb)))
 }
 
 pub(super) struct Cancel {
@@ -265,21 +271,18 @@ pub(super) struct Cancel {
 }
 
 impl OneRow for Cancel {
-    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<Option<Changed>> {
         let now = self.now.as_microsecond();
-        match allowed(tx.conn, id, Verb::Cancel)? {
-            None => return Ok(false),
-            Some((State::Executing, _)) => {
-                run(tx.conn, sql::CANCEL_EXECUTING, (id, now))?;
-                tx.news.cancelling.push(id);
-            }
-            Some(_) => {
-                let meta = get(tx.conn, id)?.map(|job| job.meta.map()).unwrap_or_default();
-                let meta = with_entry(meta, "cancel_attempted_at", self.now.to_string().into());
-                run(tx.conn, sql::CANCEL, (id, now, meta))?;
-            }
+        let Some(there) = allowed(tx.conn, id, Verb::Cancel)? else { return Ok(None) };
+        if there.state == State::Executing {
+            run(tx.conn, sql::CANCEL_EXECUTING, (id, now))?;
+            tx.news.cancelling.push(id);
+            return Ok(Some(there));
         }
-        Ok(true)
+        let meta = get(tx.conn, id)?.map(|job| job.meta.map()).unwrap_or_default();
+        let meta = with_entry(meta, "cancel_attempted_at", self.now.to_string().into());
+        run(tx.conn, sql::CANCEL, (id, now, meta))?;
+        Ok(Some(Changed { state: State::Cancelled, ..there }))
     }
 }
 
@@ -293,23 +296,23 @@ pub(super) struct Retry {
 }
 
 impl OneRow for Retry {
-    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
-        let Some((_, queue)) = allowed(tx.conn, id, Verb::Retry)? else { return Ok(false) };
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<Option<Changed>> {
+        let Some(there) = allowed(tx.conn, id, Verb::Retry)? else { return Ok(None) };
         run(tx.conn, sql::RETRY, (id, self.now.as_microsecond()))?;
-        tx.news.ring(&queue);
-        Ok(true)
+        tx.news.ring(&there.job.queue);
+        Ok(Some(Changed { state: State::Available, ..there }))
     }
 }
 
 pub(super) struct Delete;
 
 impl OneRow for Delete {
-    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
-        if allowed(tx.conn, id, Verb::Delete)?.is_none() {
-            return Ok(false);
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<Option<Changed>> {
+        let there = allowed(tx.conn, id, Verb::Delete)?;
+        if there.is_some() {
+            deleting(tx, |conn| run(conn, sql::DELETE, [id]))?;
         }
-        deleting(tx, |conn| run(conn, sql::DELETE, [id]))?;
-        Ok(true)
+        Ok(there)
     }
 }
 
@@ -319,15 +322,15 @@ pub(super) struct Update {
 }
 
 impl OneRow for Update {
-    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<bool> {
+    fn apply(&mut self, tx: &mut Tx<'_>, id: i64) -> Result<Option<Changed>> {
         match get(tx.conn, id)? {
             Some(old) if old.state.allows(Verb::Update) => {
                 let mut new = old.clone();
                 self.changes.apply(&mut new, self.now)?;
                 store(tx, &old, &new)?;
-                Ok(true)
+                Ok(Some(Changed { job: (&new).into(), state: new.state, error: None }))
             }
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 
 use super::Hand;
-use crate::job::{Fence, backoff};
+use crate::event::Event;
+use crate::job::{End, Fence, backoff};
 use crate::worker::{Control, Desk, Flag, Registry, Reporter};
 use crate::{Error, Failure, Filter, IntoOutcome, Job, Kiln, NewJob, Outcome, Result, Running, State, Worker};
 
-/// Workers without threads: [`drain`](Self::drain) executes what waits on the test's own thread, and
-/// [`perform`](Self::perform) a single job without storing it.
+/// Workers without threads: [`drain`](Self::drain) executes what waits on the test's own thread, and tells the handle's
+/// observers what a runtime tells them; [`perform`](Self::perform) a single job without storing it.
 ///
 /// ```
 /// use kiln::testing::Drain;
@@ -145,11 +147,23 @@ impl Drain {
 
     fn execute(&self, hand: &Hand, job: Job, drained: &mut Drained) -> Result<()> {
         let job = Arc::new(self.kiln.own(job));
+        let began = Instant::now();
         let result = if self.reraise {
             Ok(self.process(&job, super::fence(&job)))
         } else {
             crate::runtime::catch(|| self.process(&job, super::fence(&job)))
         };
+        let run_time = began.elapsed();
+        self.kiln.observers().tell(|| Event::Executed {
+            job: (&*job).into(),
+            queue_time: job.queue_time(),
+            run_time,
+            error: match &result {
+                Ok(Ok(_)) => None,
+                Ok(Err(failure)) => Some(job.shown(&failure.to_string()).into_owned()),
+                Err(panic) => Some(job.shown(panic).into_owned()),
+            },
+        });
         let error = match result {
             Ok(Ok(outcome)) => {
                 match &outcome {
@@ -157,7 +171,7 @@ impl Drain {
                     Outcome::Cancel { .. } => drained.cancelled += 1,
                     _ => drained.completed += 1,
                 }
-                hand.ack(&job, outcome)?;
+                hand.settle(&job, End::Outcome(outcome), Some(run_time))?;
                 return Ok(());
             }
             Ok(Err(failure)) => failure.to_string(),
@@ -170,7 +184,7 @@ impl Drain {
         let own = self.workers.get(&job.worker).and_then(|worker| worker.backoff(&job));
         let draw = self.kiln.dice().draw();
         let delay = own.unwrap_or_else(|| backoff::default_delay(job.attempt, job.max_attempts, draw));
-        hand.fail(&job, &error, delay)?;
+        hand.settle(&job, End::Failed(error.clone(), delay), Some(run_time))?;
         if self.reraise { Err(Error::malformed(format!("{job} failed: {}", job.shown(&error)))) } else { Ok(()) }
     }
 

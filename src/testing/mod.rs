@@ -17,6 +17,7 @@ pub use scratch::Scratch;
 
 pub use crate::clock::ManualClock;
 use crate::engine::{Claimed, Cutoffs, Demand, Engine, Member, Turn};
+use crate::event::Event;
 use crate::job::{Ack, Attempt, End, Verdict};
 use crate::runtime::Crons;
 use crate::{Fence, Job, Json, Kiln, Outcome, Result};
@@ -24,7 +25,7 @@ use crate::{Fence, Job, Json, Kiln, Outcome, Result};
 /// A runtime without threads: the verbs a runtime does by itself, called by hand, at the time of the handle's clock.
 ///
 /// Nothing here is rescued or pruned unless it is told to. It is no runtime for others on the file: what it claims
-/// belongs to a runtime that is dead.
+/// belongs to a runtime that is dead. Each verb tells the handle's observers what a runtime tells them.
 ///
 /// ```
 /// use kiln::testing::Hand;
@@ -72,6 +73,11 @@ impl Hand {
         loop {
             let demands = vec![Demand { queue: queue.into(), limit }];
             let done = self.engine().take_turn(Turn { demands, ..self.turn() })?;
+            let observers = self.kiln.observers();
+            done.expired.iter().for_each(|job| observers.tell(|| Event::Expired { job: job.into() }));
+            for Claimed { job, .. } in &done.claimed {
+                observers.tell(|| Event::Claimed { job: job.into(), queue_time: job.queue_time() });
+            }
             // A turn gets past so many expired jobs and no more.
             if !done.more || !done.claimed.is_empty() {
                 return Ok(done.claimed.into_iter().map(|Claimed { job, .. }| job).collect());
@@ -82,38 +88,38 @@ impl Hand {
     /// Acknowledges a claimed job with an outcome; says whether the attempt still was the job's.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn ack(&self, job: &Job, outcome: Outcome) -> Result<bool> {
-        self.settle(job, End::Outcome(outcome))
+        self.settle(job, End::Outcome(outcome), None)
     }
 
     /// Acknowledges a claimed job with an error, to be retried after `delay` where an attempt is left.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn fail(&self, job: &Job, error: &str, delay: Duration) -> Result<bool> {
-        self.settle(job, End::Failed(error.to_owned(), delay))
+        self.settle(job, End::Failed(error.to_owned(), delay), None)
     }
 
     /// Acknowledges a claimed job with an error that discards it, whatever attempts are left.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn discard(&self, job: &Job, error: &str) -> Result<bool> {
-        self.write(Ack { fence: fence(job), verdict: Verdict::Discard { error: error.to_owned() } })
+        self.write(job, Verdict::Discard { error: error.to_owned() }, None)
     }
 
     /// Gives a claimed job back, as a stop does.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn release(&self, job: &Job) -> Result<bool> {
-        self.settle(job, End::Interrupted)
+        self.settle(job, End::Interrupted, None)
     }
 
     /// Abandons a claimed job, as the rescue of a dead runtime's jobs does.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn abandon(&self, job: &Job) -> Result<bool> {
-        self.write(Ack { fence: fence(job), verdict: Verdict::Abandon { error: "abandoned by hand".to_owned() } })
+        self.write(job, Verdict::Abandon { error: "abandoned by hand".to_owned() }, None)
     }
 
     /// Makes due jobs of these queues available; says how many.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn stage(&self, queues: &[&str]) -> Result<u64> {
         let queues: Vec<String> = queues.iter().map(|&queue| queue.to_owned()).collect();
-        Ok(self.engine().stage(&queues, self.now(), u32::MAX)?.staged)
+        all(|| Ok(self.kiln.stage(&queues, BATCH)?.staged))
     }
 
     /// Fires the cron entries that are due; gives back the jobs it made. No entry is due for `@reboot` here.
@@ -142,14 +148,14 @@ impl Hand {
     /// Rescues the jobs of runtimes that are dead; says how many.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn rescue(&self) -> Result<u64> {
-        self.engine().rescue(self.now(), u32::MAX)
+        all(|| self.kiln.rescue(BATCH))
     }
 
     /// Rescues the jobs claimed longer ago than `age`; says how many.
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn rescue_older(&self, age: Duration) -> Result<u64> {
         let before = self.now().checked_sub(age).unwrap_or(Timestamp::MIN);
-        self.engine().rescue_older(before, self.now(), u32::MAX)
+        all(|| self.kiln.rescue_older(before, BATCH))
     }
 
     /// Deletes the jobs that ended longer ago than `age`; says how many.
@@ -157,17 +163,21 @@ impl Hand {
     pub fn prune(&self, age: Duration) -> Result<u64> {
         let before = self.now().checked_sub(age).ok();
         let cutoffs = Cutoffs { completed: before, cancelled: before, discarded: before };
-        Ok(self.engine().prune(&cutoffs, u32::MAX)?.pruned)
+        all(|| Ok(self.kiln.prune(&cutoffs, BATCH)?.pruned))
     }
 
-    fn settle(&self, job: &Job, end: End) -> Result<bool> {
+    fn settle(&self, job: &Job, end: End, run_time: Option<Duration>) -> Result<bool> {
         let attempt = Attempt { fence: fence(job), max_attempts: job.max_attempts };
-        self.write(attempt.ack(end, self.now()))
+        self.write(job, attempt.ack(end, self.now()).verdict, run_time)
     }
 
-    fn write(&self, ack: Ack) -> Result<bool> {
-        let done = self.engine().take_turn(Turn { acks: vec![ack], ..self.turn() })?;
-        Ok(done.acked.iter().all(Option::is_some))
+    fn write(&self, job: &Job, verdict: Verdict, run_time: Option<Duration>) -> Result<bool> {
+        let ack = Ack { fence: fence(job), verdict };
+        let done = self.engine().take_turn(Turn { acks: vec![ack.clone()], ..self.turn() })?;
+        let state = done.acked.into_iter().next().flatten();
+        let error = ack.error_in(state).map(str::to_owned);
+        self.kiln.tell_acked(&Arc::new(job.clone()), state, run_time, error);
+        Ok(state.is_some())
     }
 
     fn turn(&self) -> Turn {
@@ -180,6 +190,20 @@ impl Hand {
 
     fn now(&self) -> Timestamp {
         self.kiln.clock().now()
+    }
+}
+
+/// How many jobs a transaction of a [`Hand`] changes at the most.
+const BATCH: u32 = 1000;
+
+/// Batch after batch until there is nothing more to do; says to how many jobs anything was done.
+fn all(batch: impl Fn() -> Result<u64>) -> Result<u64> {
+    let mut all = 0;
+    loop {
+        match batch()? {
+            0 => return Ok(all),
+            count => all += count,
+        }
     }
 }
 
