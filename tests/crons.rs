@@ -556,7 +556,7 @@ fn a_slot_whose_job_has_a_double_is_settled_and_makes_no_job() {
     assert_eq!(fired_at(&clock, &hand, "2026-03-02T09:04:00Z"), ["2026-03-02T09:04:00+00:00"]);
     assert_eq!(kiln.count(Filter::new()).unwrap().total(), 2);
     let told: Vec<String> = events.try_iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
-    assert_eq!(told, ["enqueued", "conflicted", "conflicted", "conflicted", "enqueued"]);
+    assert_eq!(told, ["enqueued", "conflicted", "conflicted", "claimed", "conflicted", "acked", "enqueued"]);
 }
 
 #[test]

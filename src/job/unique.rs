@@ -25,10 +25,13 @@ use key::Basis;
 /// | states | [`State::SUCCESSFUL`]: all but cancelled and discarded |
 /// | timestamp | `inserted_at` |
 ///
-/// The words are Oban's, but for two points: a job is only compared with jobs that were enqueued to be unique by the
-/// same fields, keys and timestamp, and the period has no default of a minute. What is compared is what a job was enqueued
-/// with, or given by an [update](crate::Kiln::update) since; not what a snooze or a rescue adds to its meta. A job that
-/// waits though it has [expired](super::NewJob::expires_at) counts as cancelled.
+/// The words are Oban's. A job is only compared with jobs that were enqueued to be unique themselves, by the same fields,
+/// keys and timestamp: a key made of these is stored with each. So it is in Oban Pro; the open engine of Oban compares a
+/// unique job with all rows, and oban-py leaves uniqueness to Pro. The period has no default of a minute: it is as long as
+/// the row exists.
+///
+/// What is compared is what a job was enqueued with, or given by an [update](crate::Kiln::update) since; not what a snooze
+/// or a rescue adds to its meta. A job that waits though it has [expired](super::NewJob::expires_at) counts as cancelled.
 ///
 /// Jobs are compared when they are enqueued, and never again: one that somebody retries, or that is rescued, runs beside
 /// a double that was stored meanwhile.
