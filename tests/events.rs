@@ -5,12 +5,14 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use common::{DEADLINE, Folder, Gate, ms, reaches, until};
 use kiln::testing::Hand;
 use kiln::{
-    Changes, Event, Failure, Filter, Job, Kiln, KilnBuilder, NewCron, NewJob, Outcome, Running, State, Unique, Worker,
+    Changes, Event, Failure, Filter, Job, Kiln, KilnBuilder, NewCron, NewJob, Outcome, Running, Runtime, State, Unique,
+    Worker,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -194,6 +196,60 @@ fn every_verb_tells_an_event_outside_of_all_locks() {
         "updated",
     ];
     assert_eq!(*names.lock(), BTreeSet::from(all));
+}
+
+#[test]
+fn an_observer_may_stop_and_start_the_runtime_that_it_is_told_of_while_that_is_stopped_or_started() {
+    let story = || {
+        let place: Arc<OnceLock<Runtime>> = Arc::default();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (theirs, asks) = (Arc::clone(&place), Arc::clone(&asked));
+        let observer = move |event: &Event| {
+            if let (Some(runtime), "acked" | "cron_added") = (theirs.get(), event.name()) {
+                runtime.stop_within(Duration::ZERO);
+                asks.lock().push(format!("{} {}", event.name(), runtime.start().is_ok()));
+            }
+        };
+        let kiln = Kiln::memory_builder().observe(observer).open().unwrap();
+        let gate = Gate::default();
+        let shut = gate.clone();
+        let (begins, begun) = mpsc::channel();
+        let work = move |_: &Running<Value>| {
+            // Who listens no more misses nothing.
+            let _ = begins.send(());
+            shut.pass();
+        };
+        let runtime = kiln
+            .runtime()
+            .worker_fn("w", work)
+            .cron(NewCron::every(HOUR, NewJob::new("w")).name("hourly"))
+            .start()
+            .unwrap();
+        let runtime = place.get_or_init(|| runtime);
+        kiln.enqueue(NewJob::new("w")).unwrap();
+        begun.recv_timeout(DEADLINE).unwrap();
+        runtime.stop_within(Duration::ZERO);
+        assert_eq!(*asked.lock(), ["acked false"], "given back, and told of by who stops it");
+        asked.lock().clear();
+        runtime.start().unwrap();
+        assert_eq!(
+            (runtime.id(), asked.lock()[0].as_str()),
+            (None, "cron_added false"),
+            "it stops once it has started"
+        );
+        gate.open();
+    };
+    // On a thread of its own: one that waits for itself fails the test, and does not hang it.
+    let (ended, story_ended) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        story();
+        ended.send(()).unwrap();
+    });
+    if story_ended.recv_timeout(DEADLINE) != Err(mpsc::RecvTimeoutError::Timeout) {
+        thread.join().unwrap();
+        return;
+    }
+    panic!("it waits for itself");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde::de::DeserializeOwned;
 
 use super::{Phase, Report, Runtime, cron};
@@ -343,6 +343,7 @@ impl RuntimeBuilder {
             hooks: self.hooks,
             settings: self.settings,
             phase: Mutex::new(Phase::Stopped(Report::default())),
+            changed: Condvar::new(),
         })
     }
 

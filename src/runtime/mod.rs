@@ -16,10 +16,10 @@ mod pending;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::engine::Member;
 use crate::error::Kind;
@@ -68,11 +68,23 @@ pub struct Runtime {
     settings: Settings,
     crons: Vec<CronEntry>,
     phase: Mutex<Phase>,
+    /// Rung when it was started or stopped.
+    changed: Condvar,
 }
 
 enum Phase {
     Stopped(Report),
     Started(Started),
+    /// It is being started or stopped, without a lock: observers are told things meanwhile, and may want the same.
+    Changing(Change),
+}
+
+struct Change {
+    /// Whoever does it, and whom it may wait for: these are not to wait for the end of it.
+    by: ThreadId,
+    scheduler: Option<ThreadId>,
+    /// Whether it is stopped already, or the grace it is to be stopped with as soon as it has started.
+    stop: Option<Duration>,
 }
 
 struct Started {
@@ -101,12 +113,49 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// When the runtime cannot make itself known on the file, or no thread can be made.
+    /// When the runtime cannot make itself known on the file, or no thread can be made; and for an observer of a stop, told
+    /// on the thread that stops it.
     pub fn start(&self) -> Result<()> {
-        let mut phase = self.phase.lock();
-        if matches!(*phase, Phase::Started(_)) {
-            return Ok(());
+        let mut phase = self.phase();
+        match &*phase {
+            Phase::Started(_) | Phase::Changing(Change { stop: None, .. }) => return Ok(()),
+            Phase::Changing(_) => {
+                let message = "the runtime is being stopped: start it when that has returned";
+                return Err(Error::new(Kind::Runtime, message));
+            }
+            Phase::Stopped(_) => {}
         }
+        let here = thread::current().id();
+        let before = std::mem::replace(&mut *phase, Phase::Changing(Change { by: here, scheduler: None, stop: None }));
+        drop(phase);
+        let (after, result) = match self.begin() {
+            Ok(started) => (Phase::Started(started), Ok(())),
+            Err(error) => (before, Err(error)),
+        };
+        let mut phase = self.phase.lock();
+        let changing = std::mem::replace(&mut *phase, after);
+        drop(phase);
+        self.changed.notify_all();
+        if let Phase::Changing(Change { stop: Some(grace), .. }) = changing {
+            self.stop_within(grace);
+        }
+        result
+    }
+
+    /// The phase, once nobody is about to change it but the calling thread, or one that may wait for it.
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        let here = thread::current().id();
+        let mut phase = self.phase.lock();
+        while let Phase::Changing(Change { by, scheduler, .. }) = &*phase
+            && *by != here
+            && *scheduler != Some(here)
+        {
+            self.changed.wait(&mut phase);
+        }
+        phase
+    }
+
+    fn begin(&self) -> Result<Started> {
         let member = Member {
             id: self.kiln.dice().name(),
             node: self.kiln.node().to_owned(),
@@ -139,8 +188,7 @@ impl Runtime {
         match scheduler {
             Ok(scheduler) => {
                 engine.turn();
-                *phase = Phase::Started(Started { house, scheduler, stopping });
-                Ok(())
+                Ok(Started { house, scheduler, stopping })
             }
             Err(error) => {
                 let _ = engine.retire(&id);
@@ -158,24 +206,34 @@ impl Runtime {
     /// Stops: claims nothing more, lets running jobs go on for the [grace](RuntimeBuilder::grace), then asks them to
     /// leave, and a second later gives back what still runs. Every ack of a finished job is written before it returns.
     ///
-    /// A runtime that does not run is stopped already: the report is the last one.
+    /// A runtime that does not run is stopped already: the report is the last one. An observer may stop the runtime that it
+    /// is told of; told by a stop, on the thread that stops it, it gets an empty report.
     pub fn stop(&self) -> Report {
         self.stop_within(self.settings.grace)
     }
 
     /// [`stop`](Self::stop) with another grace.
     pub fn stop_within(&self, grace: Duration) -> Report {
-        let mut phase = self.phase.lock();
-        if let Phase::Started(_) = &*phase
-            && let Phase::Started(started) = std::mem::replace(&mut *phase, Phase::Stopped(Report::default()))
-        {
-            *self.house.lock() = Weak::new();
-            *phase = Phase::Stopped(started.stop(grace));
-        }
-        match &*phase {
-            Phase::Stopped(report) => *report,
-            Phase::Started(_) => Report::default(),
-        }
+        let mut phase = self.phase();
+        let scheduler = match &mut *phase {
+            Phase::Stopped(report) => return *report,
+            Phase::Changing(change) => {
+                change.stop.get_or_insert(grace);
+                return Report::default();
+            }
+            Phase::Started(started) => started.scheduler.thread().id(),
+        };
+        let change = Change { by: thread::current().id(), scheduler: Some(scheduler), stop: Some(grace) };
+        let started = std::mem::replace(&mut *phase, Phase::Changing(change));
+        drop(phase);
+        *self.house.lock() = Weak::new();
+        let report = match started {
+            Phase::Started(started) => started.stop(grace),
+            Phase::Stopped(_) | Phase::Changing(_) => Report::default(),
+        };
+        *self.phase.lock() = Phase::Stopped(report);
+        self.changed.notify_all();
+        report
     }
 }
 
