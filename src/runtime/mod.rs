@@ -271,7 +271,8 @@ impl Started {
             let _ = self.scheduler.join();
         }
         let until = soon(LAST_CALL);
-        house.lanes.read().iter().for_each(|lane| lane.wait_for_threads(0, until));
+        let lanes = house.lanes.read().clone();
+        lanes.iter().for_each(|lane| lane.wait_for_threads(0, until));
         house.engine().leave(id);
         // What could not be written is left with a runtime that is gone: others will rescue it.
         let unwritten = house.unwritten();

@@ -123,14 +123,19 @@ impl Writer {
     }
 
     pub fn announce_changes(&self, id: &str, crew: &Arc<dyn Crew>) -> Result<()> {
-        let _announced = self.announcing.lock();
+        let announcing = self.announcing.lock();
         if !crew.changed() {
             return Ok(());
         }
-        self.write(Need::Ride, Announce { runtime: id.to_owned(), crew: Arc::clone(crew) }).map(|_| ()).inspect_err(
+        let (announced, untold) =
+            self.write_untold(Need::Ride, Announce { runtime: id.to_owned(), crew: Arc::clone(crew) });
+        if announced.is_err() {
             // The next time, then.
-            |_| crew.change(),
-        )
+            crew.change();
+        }
+        drop(announcing);
+        untold.tell();
+        announced.map(|_| ())
     }
 
     /// Lets a crew take part that has heeded what holds.

@@ -433,3 +433,54 @@ fn what_a_transaction_that_was_run_again_changed_is_told_once() {
     assert_eq!((stage.staged.count, rescue.rescued.count, prune.pruned.count), (1, 2, 2));
     assert_eq!(ids, [waits, runs, exhausted, waits, runs, waits, runs]);
 }
+
+/// Once it is told, it has something to make known itself.
+struct Talker {
+    engine: Arc<Sqlite>,
+    itself: std::sync::Weak<Talker>,
+    changes: Mutex<Vec<bool>>,
+}
+
+impl Crew for Talker {
+    fn gather(&self, _: &News) -> Turn {
+        Turn::by_hand(member(), NOW, Vec::new(), Vec::new())
+    }
+    fn tell(&self) {
+        let itself = self.itself.upgrade().unwrap();
+        self.engine.announce("me", itself).unwrap();
+    }
+    fn changed(&self) -> bool {
+        self.changes.lock().pop().unwrap_or(false)
+    }
+    fn plans(&self) -> Vec<crate::queues::Plan> {
+        Vec::new()
+    }
+    fn pulse(&self) -> crate::Pulse {
+        unreachable!("nobody asks for it")
+    }
+    fn foresee(&self, _: &Turn, _: &engine::Done) {}
+    fn deliver(&self, _: Turn, _: engine::Done) {}
+    fn give_back(&self, _: Turn, _: &Error) {}
+    fn hear(&self, _: &News) {}
+    fn carry_on(&self) {}
+    fn heed(&self, _: &Rulings) {}
+    fn change(&self) {}
+}
+
+#[test]
+fn who_is_told_of_an_announcement_may_make_one() {
+    let (done, ended) = std::sync::mpsc::channel();
+    // On a thread of its own: one that waits for itself fails the test, and does not hang it.
+    std::thread::spawn(move || {
+        let engine = Arc::new(engine());
+        let crew = Arc::new_cyclic(|itself| Talker {
+            engine: Arc::clone(&engine),
+            itself: itself.clone(),
+            changes: Mutex::new(vec![true; 4]),
+        });
+        engine.writer.attach("me", crew.clone());
+        engine.announce("me", crew.clone()).unwrap();
+        done.send(crew.changes.lock().len()).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Ok(0), "all were made known");
+}

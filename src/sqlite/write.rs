@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
+use super::group::{Group, Own};
 use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
@@ -89,6 +90,17 @@ struct Link {
     doubtful: Cell<bool>,
 }
 
+/// The crews that a leader ran turns for. They are told once it leads no more: an observer may want to write.
+#[derive(Default)]
+#[must_use]
+pub(super) struct Untold(Arc<Crews>);
+
+impl Untold {
+    pub fn tell(self) {
+        self.0.iter().for_each(|(_, crew)| crew.tell());
+    }
+}
+
 /// Who runs the transactions.
 #[derive(Clone, Copy)]
 enum Leader {
@@ -151,22 +163,28 @@ impl Writer {
     }
 
     /// Runs `op` in a transaction of its own or of many, and gives it back once that is committed.
-    pub fn write<O: Op + 'static>(&self, need: Need, mut op: O) -> Result<O> {
+    pub fn write<O: Op + 'static>(&self, need: Need, op: O) -> Result<O> {
+        let (result, untold) = self.write_untold(need, op);
+        untold.tell();
+        result
+    }
+
+    /// The same for somebody who holds a lock: what is to be told is to be told without.
+    pub fn write_untold<O: Op + 'static>(&self, need: Need, mut op: O) -> (Result<O>, Untold) {
         let mut line = self.line.lock();
         if !line.led {
             line.led = true;
             drop(line);
             let mut own = Own { need, op: &mut op, answer: None };
-            self.lead(Leader::Caller, Some(&mut own));
-            return own.answer.expect("BUG: a leader's own op is in its first turn").map(|()| op);
+            let untold = self.lead(Leader::Caller, Some(&mut own));
+            let answer = own.answer.expect("BUG: a leader's own op is in its first turn");
+            return (answer.map(|()| op), untold);
         }
         let waiter = Arc::new(Waiter::new(need, op));
         line.waiting.push(waiter.clone());
         drop(line);
-        if waiter.is_to_lead() {
-            self.lead(Leader::Caller, None);
-        }
-        waiter.take()
+        let untold = if waiter.is_to_lead() { self.lead(Leader::Caller, None) } else { Untold::default() };
+        (waiter.take(), untold)
     }
 
     /// Runs a transaction for what the crews want, unless somebody leads: then that one will.
@@ -178,15 +196,14 @@ impl Writer {
         }
         line.led = true;
         drop(line);
-        self.lead(Leader::Runtime, None);
+        self.lead(Leader::Runtime, None).tell();
     }
 
-    fn lead(&self, leader: Leader, own: Option<&mut Own<'_>>) {
+    fn lead(&self, leader: Leader, own: Option<&mut Own<'_>>) -> Untold {
         // Those who are here now: one that leaves meanwhile is told of its last acks all the same.
         let crews = self.crews();
         self.take_turns(leader, own);
-        // Only now, leading no more: an observer may want to write.
-        crews.iter().for_each(|(_, crew)| crew.tell());
+        Untold(crews)
     }
 
     fn take_turns(&self, leader: Leader, mut own: Option<&mut Own<'_>>) {
@@ -371,50 +388,6 @@ impl Link {
             self.synced = Some(synced);
         }
         Ok(())
-    }
-}
-
-/// The leader's own op, on its stack.
-struct Own<'a> {
-    need: Need,
-    op: &'a mut dyn Op,
-    answer: Option<Result<()>>,
-}
-
-/// What one transaction is run for.
-struct Group<'g, 'o> {
-    own: Option<&'g mut Own<'o>>,
-    waiting: &'g [Arc<dyn Waiting>],
-}
-
-impl Group<'_, '_> {
-    fn len(&self) -> usize {
-        usize::from(self.own.is_some()) + self.waiting.len()
-    }
-
-    fn needs_sync(&self) -> bool {
-        let own = self.own.as_ref().is_some_and(|own| own.need == Need::Durable);
-        own || self.waiting.iter().any(|waiting| waiting.need() == Need::Durable)
-    }
-
-    fn is_one_statement(&self) -> bool {
-        self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.op.is_one_statement())
-    }
-
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        if let Some(own) = &mut self.own {
-            own.op.run(tx)?;
-        }
-        self.waiting.iter().try_for_each(|waiting| waiting.run(tx))
-    }
-
-    fn answer(&mut self, answer: impl Fn() -> Result<()>) {
-        if let Some(own) = &mut self.own {
-            own.answer = Some(answer());
-        }
-        for waiting in self.waiting {
-            waiting.answer(answer());
-        }
     }
 }
 
