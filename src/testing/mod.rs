@@ -196,13 +196,15 @@ impl Hand {
 /// How many jobs a transaction of a [`Hand`] changes at the most.
 const BATCH: u32 = 1000;
 
-/// Batch after batch until there is nothing more to do; says to how many jobs anything was done.
+/// Batch after batch until one is not full; says to how many jobs anything was done. What fits in a batch is all done or not
+/// at all.
 fn all(batch: impl Fn() -> Result<u64>) -> Result<u64> {
     let mut all = 0;
     loop {
-        match batch()? {
-            0 => return Ok(all),
-            count => all += count,
+        let count = batch()?;
+        all += count;
+        if count < BATCH.into() {
+            return Ok(all);
         }
     }
 }
