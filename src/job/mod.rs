@@ -44,7 +44,7 @@ pub(crate) use recorded::decode as decode_recorded;
 pub(crate) use redact::Redaction;
 pub use state::State;
 pub(crate) use state::Verb;
-pub(crate) use unique::Check;
+pub(crate) use unique::{Check, shown_key};
 pub use unique::{Field, Unique};
 pub use update::{Changes, IntoChanges};
 

@@ -5,6 +5,7 @@ mod claim;
 mod copy;
 mod cron;
 mod doubt;
+mod group;
 mod holder;
 mod join;
 mod keep;

@@ -84,9 +84,11 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
     let fixed = [
         sql::ENQUEUE_FIRST,
         sql::ENQUEUE_NEXT,
+        sql::ENQUEUE_FIRST_UNIQUE,
+        sql::ENQUEUE_NEXT_UNIQUE,
         sql::ENQUEUE_ALIKE,
         sql::REMEMBER_NEWEST,
-        sql::ANY_DOUBLE,
+        sql::ELDER_KEYS,
         sql::DOUBLE,
         sql::EXPIRE,
         sql::ERRORS,

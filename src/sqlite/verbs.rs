@@ -21,8 +21,16 @@ pub(super) struct Enqueue {
 }
 
 impl Op for Enqueue {
-    fn is_one_statement(&self) -> bool {
-        matches!(&self.ready[..], [Ready { check: None, .. }])
+    fn may_be_one_statement(&self) -> bool {
+        self.ready.len() == 1
+    }
+
+    fn run_as_one_statement(&mut self, tx: &mut Tx<'_>) -> Result<bool> {
+        match &mut self.ready[..] {
+            [Ready { job, check: None }] => enqueue_one(tx, job).map(|()| true),
+            [Ready { job, check: Some(check) }] => enqueue_unless_double(tx, job, check),
+            _ => Ok(false),
+        }
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
@@ -41,10 +49,9 @@ impl Op for Enqueue {
                 continue;
             }
             for Ready { job, check } in now {
-                let there = check.as_ref().map_or(Ok(None), |check| double(tx, check, job))?;
-                match there {
-                    Some(there) => self.jobs.push(there),
-                    None => enqueue_one(tx, job, check.as_deref())?,
+                match check {
+                    Some(check) => self.jobs.extend(enqueue_unique(tx, job, check)?),
+                    None => enqueue_one(tx, job)?,
                 }
             }
         }
@@ -52,9 +59,34 @@ impl Op for Enqueue {
     }
 }
 
-/// Stores a job, and gives it its id.
-fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job, check: Option<&Check>) -> Result<()> {
+fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job) -> Result<()> {
     let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
+    insert(tx, sql, job, None).map(|_| ())
+}
+
+/// Stores the job where there is none with its key, as mostly there is not; says whether it did.
+fn enqueue_unless_double(tx: &mut Tx<'_>, job: &mut Job, check: &Check) -> Result<bool> {
+    let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT_UNIQUE } else { sql::ENQUEUE_FIRST_UNIQUE };
+    Ok(!tx.elder_keys && insert(tx, sql, job, Some(&check.key))?)
+}
+
+/// Stores the job, or gives back its double.
+fn enqueue_unique(tx: &mut Tx<'_>, job: &mut Job, check: &Check) -> Result<Option<Job>> {
+    if enqueue_unless_double(tx, job, check)? {
+        return Ok(None);
+    }
+    let elder = if tx.elder_keys { check.elder_key(job) } else { None };
+    for key in [Some(&check.key), elder.as_ref()].into_iter().flatten() {
+        if let Some(there) = double(tx, key, check, job)? {
+            return Ok(Some(there));
+        }
+    }
+    let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
+    insert(tx, sql, job, Some(&check.key)).map(|_| None)
+}
+
+/// Stores a job, and gives it its id; says whether there is a row more.
+fn insert(tx: &mut Tx<'_>, sql: &str, job: &mut Job, key: Option<&String>) -> Result<bool> {
     let parameters = params![
         job.state.as_str(),
         job.queue,
@@ -67,13 +99,15 @@ fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job, check: Option<&Check>) -> Result<
         job.inserted_at.as_microsecond(),
         job.scheduled_at.as_microsecond(),
         job.expires_at.map(Timestamp::as_microsecond),
-        check.map(|check| &check.key),
+        key,
     ];
-    run(tx.conn, sql, parameters)?;
+    if run(tx.conn, sql, parameters)? == 0 {
+        return Ok(false);
+    }
     job.id = tx.conn.last_insert_rowid();
     tx.newest = Some(job.id);
     announce(tx, job);
-    Ok(())
+    Ok(true)
 }
 
 /// Stores jobs that differ in nothing but their arguments. Their ids follow that of the job before.
@@ -148,17 +182,14 @@ pub(super) fn exists(conn: &Connection, sql: &str, parameters: impl rusqlite::Pa
 }
 
 /// The job that is there already, with what it was given of the new one.
-fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
-    if !exists(tx.conn, sql::ANY_DOUBLE, [&check.key])? {
-        return Ok(None);
-    }
+fn double(tx: &mut Tx<'_>, key: &str, check: &Check, new: &Job) -> Result<Option<Job>> {
     let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
     let expired = check.expired_by(new).map_or(i64::MIN, Timestamp::as_microsecond);
     for state in &check.states {
         let there = tx
             .conn
             .prepare_cached(sql::DOUBLE)
-            .and_then(|mut select| select.query_one((&check.key, state.as_str(), since, expired), rows::job).optional())
+            .and_then(|mut select| select.query_one((key, state.as_str(), since, expired), rows::job).optional())
             .map_err(failed)?;
         if let Some(there) = there {
             let replaced = check.replaced(&there, new);

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 
+use super::group::{Group, Own};
 use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
 use super::solitude::Solitude;
-use super::{claim, doubt, failed, holder};
+use super::verbs::exists;
+use super::{claim, doubt, failed, holder, sql};
 use crate::engine::{Crew, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
@@ -23,9 +25,14 @@ use crate::{Durability, Error, Result};
 pub(super) trait Op: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
 
-    /// Whether it is one statement, which alone is a transaction of its own.
-    fn is_one_statement(&self) -> bool {
+    /// Whether one statement may do, which alone is a transaction of its own.
+    fn may_be_one_statement(&self) -> bool {
         false
+    }
+
+    /// Says whether it did.
+    fn run_as_one_statement(&mut self, _: &mut Tx<'_>) -> Result<bool> {
+        Ok(false)
     }
 }
 
@@ -35,11 +42,13 @@ pub(super) struct Tx<'c> {
     pub news: News,
     /// The job it stored last, while none was deleted since.
     pub newest: Option<i64>,
+    /// There are unique jobs with keys as schema version 1 has them.
+    pub elder_keys: bool,
 }
 
 impl<'c> Tx<'c> {
     pub fn new(conn: &'c Connection) -> Self {
-        Self { conn, news: News::default(), newest: None }
+        Self { conn, news: News::default(), newest: None, elder_keys: true }
     }
 }
 
@@ -87,6 +96,7 @@ struct Link {
     solitude: Solitude,
     /// A sync failed, and what it concerned may be lost.
     doubtful: Cell<bool>,
+    elder_keys: bool,
 }
 
 /// Who runs the transactions.
@@ -109,6 +119,7 @@ impl Writer {
         Self {
             line: Mutex::default(),
             connection: Mutex::new(Link {
+                elder_keys: exists(&conn, sql::ELDER_KEYS, []).unwrap_or(true),
                 conn,
                 synced: None,
                 solitude: Solitude::default(),
@@ -293,10 +304,15 @@ impl Writer {
             Durability::Full => group.needs_sync(),
             Durability::Strict => true,
         };
+        if crews.is_empty() && group.may_be_one_statement() {
+            let (done, news) = self.inside(link, synced, true, |tx| group.run_as_one_statement(tx))?;
+            if done {
+                return Ok(news);
+            }
+        }
         let mut turns = early.unwrap_or_default();
         let mut solitude = std::mem::take(&mut link.solitude);
-        let alone = crews.is_empty() && group.is_one_statement();
-        let result = self.inside(link, synced, alone, |tx| {
+        let result = self.inside(link, synced, false, |tx| {
             group.run(tx)?;
             if turns.is_empty() {
                 turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
@@ -340,7 +356,7 @@ impl Writer {
         if !alone {
             execute("BEGIN IMMEDIATE")?;
         }
-        let mut tx = Tx::new(conn);
+        let mut tx = Tx { elder_keys: link.elder_keys, ..Tx::new(conn) };
         let result = body(&mut tx).and_then(|value| {
             if !alone {
                 execute("COMMIT")?;
@@ -371,50 +387,6 @@ impl Link {
             self.synced = Some(synced);
         }
         Ok(())
-    }
-}
-
-/// The leader's own op, on its stack.
-struct Own<'a> {
-    need: Need,
-    op: &'a mut dyn Op,
-    answer: Option<Result<()>>,
-}
-
-/// What one transaction is run for.
-struct Group<'g, 'o> {
-    own: Option<&'g mut Own<'o>>,
-    waiting: &'g [Arc<dyn Waiting>],
-}
-
-impl Group<'_, '_> {
-    fn len(&self) -> usize {
-        usize::from(self.own.is_some()) + self.waiting.len()
-    }
-
-    fn needs_sync(&self) -> bool {
-        let own = self.own.as_ref().is_some_and(|own| own.need == Need::Durable);
-        own || self.waiting.iter().any(|waiting| waiting.need() == Need::Durable)
-    }
-
-    fn is_one_statement(&self) -> bool {
-        self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.op.is_one_statement())
-    }
-
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        if let Some(own) = &mut self.own {
-            own.op.run(tx)?;
-        }
-        self.waiting.iter().try_for_each(|waiting| waiting.run(tx))
-    }
-
-    fn answer(&mut self, answer: impl Fn() -> Result<()>) {
-        if let Some(own) = &mut self.own {
-            own.answer = Some(answer());
-        }
-        for waiting in self.waiting {
-            waiting.answer(answer());
-        }
     }
 }
 
