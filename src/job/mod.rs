@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict, record_alone};
+pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict};
 pub use ack::{Fence, JobError};
 pub(crate) use crash::{LONGEST, Lost, solitude, verdicts};
 pub use cron::{Cron, Schedule};

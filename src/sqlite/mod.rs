@@ -19,6 +19,7 @@ mod peers;
 mod place;
 mod queues;
 mod read_only;
+mod recorded;
 mod rows;
 mod schema;
 mod solitude;

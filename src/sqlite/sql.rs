@@ -148,6 +148,11 @@ pub(super) const ACK_RECORD: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL, meta = ?5, crashes = 0
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing' AND meta = '{}'";
 
+/// The same for neighbours that were claimed at once.
+pub(super) const ACK_RECORD_MANY: &str = "
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL, meta = kiln_recorded(id), crashes = 0
+WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND state = 'executing' AND meta = '{}'";
+
 /// Whether the attempt was the one that completed its job.
 pub(super) const COMPLETED: &str = "
 SELECT 1 FROM kiln_jobs WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'completed'";
