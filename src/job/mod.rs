@@ -154,6 +154,13 @@ impl Job {
         fits(&self.worker, &self.args, &self.meta, limit)
     }
 
+    /// Whether a new job has nothing but its arguments.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.state == State::Available
+            && self.scheduled_at == self.inserted_at
+            && (self.meta.is_empty() && self.tags.is_empty() && self.expires_at.is_none())
+    }
+
     /// A job that waits is where its due time says.
     fn move_by_schedule(&mut self, now: Timestamp) {
         self.state = match self.state {

@@ -304,7 +304,7 @@ fn store_claims(conn: &Connection, claimed: &[Claimed], turn: &Turn) -> Result<(
     if claimed.is_empty() {
         return Ok(());
     }
-    let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
+    let owner = rows::words_json(&[&turn.runtime.node, &turn.runtime.id]);
     let now = turn.now.as_microsecond();
     let is_fresh = |fence: Fence| (fence.attempt, fence.attempted_at) == (1, now);
     let mut fences: Vec<Fence> = claimed.iter().map(|claim| claim.attempt.fence).collect();

@@ -5,6 +5,7 @@ mod claim;
 mod copy;
 mod cron;
 mod doubt;
+mod enqueue;
 mod group;
 mod holder;
 mod join;
@@ -48,12 +49,13 @@ use crate::health::Health;
 use crate::job::{Changes, Counts, CronEntry, Fence, Filter, Job, Note, Notes, Ready, Shot, Which};
 use crate::queues::{Control, QueueCheck, Queues, Rulings};
 use crate::{Error, Result};
+use enqueue::Enqueue;
 use keep::{Prune, Rescue, Stage, Whose};
 use live::Live;
 pub(crate) use open::Options;
 pub(crate) use read_only::ReadOnly;
 pub(crate) use schema::Migration;
-use verbs::{Cancel, Delete, Enqueue, OneRow, Replace, Retry, Sweep, Update};
+use verbs::{Cancel, Delete, OneRow, Replace, Retry, Sweep, Update};
 use write::{Need, Writer};
 
 pub(crate) struct Sqlite {

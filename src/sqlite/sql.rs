@@ -26,11 +26,13 @@ macro_rules! enqueue {
     };
 }
 
-/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves. Where
-/// somebody has used the last id there is, SQLite draws one that is free.
+/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves. SQLite
+/// goes on from the newest row, so that it is only told where a newer one was deleted. Where somebody has used the last
+/// id there is, it draws one that is free.
 macro_rules! first_id {
     () => {
-        "(SELECT nullif(max(last_id, (SELECT ifnull(max(id), 0) FROM kiln_jobs)), 9223372036854775807) + 1 FROM kiln_schema)"
+        "(SELECT last_id + 1 FROM kiln_schema WHERE last_id < 9223372036854775807 \
+         AND last_id > ifnull((SELECT max(id) FROM kiln_jobs), 0))"
     };
 }
 
@@ -48,6 +50,21 @@ macro_rules! unless_double {
 pub(super) const ENQUEUE_FIRST: &str = enqueue!("INSERT", first_id!());
 
 pub(super) const ENQUEUE_NEXT: &str = enqueue!("INSERT", "NULL");
+
+/// The same for a job that has nothing but its arguments, as most: what is not bound costs less.
+macro_rules! enqueue_plain {
+    ($($id:tt)+) => {
+        concat!(
+            "INSERT INTO kiln_jobs (id, queue, worker, args, max_attempts, priority, inserted_at, scheduled_at) VALUES (",
+            $($id)+,
+            ", ?1, ?2, ?3, ?4, ?5, ?6, ?6)"
+        )
+    };
+}
+
+pub(super) const ENQUEUE_FIRST_PLAIN: &str = enqueue_plain!(first_id!());
+
+pub(super) const ENQUEUE_NEXT_PLAIN: &str = enqueue_plain!("NULL");
 
 pub(super) const ENQUEUE_FIRST_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless_double!(first_id!()));
 

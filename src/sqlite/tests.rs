@@ -84,6 +84,8 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
     let fixed = [
         sql::ENQUEUE_FIRST,
         sql::ENQUEUE_NEXT,
+        sql::ENQUEUE_FIRST_PLAIN,
+        sql::ENQUEUE_NEXT_PLAIN,
         sql::ENQUEUE_FIRST_UNIQUE,
         sql::ENQUEUE_NEXT_UNIQUE,
         sql::ENQUEUE_ALIKE,

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::claim::acknowledge;
+use super::enqueue::Enqueue;
 use super::sql;
-use super::verbs::{Enqueue, exists};
+use super::verbs::exists;
 use super::write::{Op, Tx};
 use crate::Result;
 use crate::engine::News;
