@@ -38,7 +38,7 @@ pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) ->
 }
 
 /// From how many rows on one statement for all of them costs less than one for each.
-pub(super) const MANY: usize = 16;
+pub(super) const MANY: usize = 4;
 
 /// A turn of somebody who is no crew.
 #[cfg(feature = "testing")]
