@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Instructions a job, counted by callgrind, against what is expected: they do not depend on the machine's mood.
-#   benches/instructions.sh           fails when W1 or W4 takes a tenth more than benches/instructions.txt says
+#   benches/instructions.sh           fails when a row takes a tenth more than benches/instructions.txt says
 #   benches/instructions.sh --accept  writes down what was counted as what is expected from now on
 # Needs valgrind.
 set -euo pipefail
@@ -20,7 +20,7 @@ instructions() {
 counted="$(mktemp)"
 trap 'rm -f "$counted"' EXIT
 jobs=2000
-for row in W1 W4 raw-W1 raw-W4; do
+for row in W1 W4 W4-one W11-unique W11-recorded raw-W1 raw-W4 raw-W4-one; do
   # What starting costs is in both, and goes away.
   once="$(instructions "$row" "$jobs")"
   thrice="$(instructions "$row" $((3 * jobs)))"

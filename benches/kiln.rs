@@ -21,7 +21,8 @@ usage: cargo bench -- [ROW ...] [--quick | --full] [--rounds N]
   --full      longer runs, and more of them
   --rounds N  how many turns each side takes
   --count ROW N
-              does the work of W1, W4, raw-W1 or raw-W4 for N jobs and says nothing: for instructions.sh
+              does the work of W1, W4, W4-one (limit 1), W11-unique, W11-recorded, raw-W1, raw-W4 or raw-W4-one for
+              N jobs and says nothing: for instructions.sh
 
 KILN_BENCH_DIR is the folder for the files; it must not be a tmpfs. --features tracing adds a line to W11.
 ";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Folder, get, reaches};
-use kiln::{Changes, Event, Failure, Filter, Kiln, NewCron, NewJob, Outcome, Running, State, Unique};
+use kiln::{Changes, Event, Failure, Field, Filter, Kiln, NewCron, NewJob, Outcome, Running, State, Unique};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -120,6 +120,19 @@ fn a_secret_of_a_job_never_shows_in_what_is_shown_of_it() {
     kiln.export_with_secrets(&mut lines, Filter::new()).unwrap();
     let lines = String::from_utf8(lines).unwrap();
     SECRETS[..4].iter().for_each(|secret| assert!(lines.contains(secret), "{secret} is to be exported: {lines}"));
+}
+
+#[test]
+fn the_key_of_a_unique_job_shows_no_more_than_its_arguments_do() {
+    let kiln = Kiln::memory_builder().redact(["iban"]).open().unwrap();
+    for unique in [Unique::new(), Unique::new().keys(["password"]), Unique::new().by([Field::Meta])] {
+        kiln.enqueue(NewJob::new("w").args(args()).meta(args()).unique(unique)).unwrap();
+    }
+    let mut lines = Vec::new();
+    assert_eq!(kiln.export(&mut lines, Filter::new()).unwrap(), 3);
+    let lines = String::from_utf8(lines).unwrap();
+    hides("a key", &lines);
+    assert!(lines.contains("\"unique_key\":\"iaqw[\\\"password\\\"]:"), "{lines}");
 }
 
 #[derive(Deserialize)]

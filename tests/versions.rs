@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Folder, Other, count, get, ms, other_process_for, reaches, say, stranger, until};
-use kiln::{Event, Filter, Kiln, NewJob, Outcome, Running, State};
+use kiln::{Event, Filter, Kiln, NewJob, Outcome, Running, State, Unique};
 use parking_lot::Mutex;
 use rusqlite::types::Value as Sql;
 use serde_json::{Value, json};
@@ -331,9 +331,51 @@ fn a_process_that_is_killed_while_it_migrates_leaves_an_older_file() {
 
 // An older kiln on a newer file.
 
-/// The older kiln's statements in the order of a job's life, as it ran them.
+/// It asks `min_writer` as it opens a file, and its error names the version and what to do.
 #[test]
-fn the_statements_of_an_older_kiln_work_on_a_migrated_file() {
+fn an_older_kiln_may_read_what_this_one_writes_and_not_write_it() {
+    let folder = Folder::new();
+    drop(Kiln::open(fixture(&folder)).unwrap());
+    drop(Kiln::open(folder.path("new.db")).unwrap());
+    for db in [folder.db(), folder.path("new.db")] {
+        assert_eq!(rows(&db, "kiln_schema", "min_reader, min_writer"), [[Sql::Integer(1), Sql::Integer(2)]]);
+    }
+}
+
+/// The older kiln's keys say less than this one's: its unique jobs are looked for by both.
+#[test]
+fn the_unique_jobs_of_an_older_kiln_are_doubles_of_this_one_s() {
+    let folder = Folder::new();
+    let kiln = Kiln::open(fixture(&folder)).unwrap();
+    let unique = |n: i64| {
+        NewJob::new("app.Mailer").queue("todo").args(json!({ "n": n })).unique(Unique::new().within(Duration::MAX))
+    };
+    let there = kiln.enqueue(unique(12)).unwrap();
+    assert_eq!((there.id, there.conflict), (12, true));
+    let mut app = rusqlite::Connection::open(folder.db()).unwrap();
+    let tx = app.transaction().unwrap();
+    assert_eq!(kiln.enqueue_in(&tx, unique(12)).unwrap().id, 12);
+    tx.commit().unwrap();
+    let many: Vec<(i64, bool)> = kiln
+        .enqueue_many([unique(12), unique(13), unique(13)])
+        .unwrap()
+        .iter()
+        .map(|job| (job.id, job.conflict))
+        .collect();
+    assert_eq!(many, [(12, true), (18, false), (18, true)]);
+
+    // Once the last of them is gone, and the file opened anew, nothing looks for its like.
+    kiln.delete(12).unwrap();
+    drop(kiln);
+    let kiln = folder.open();
+    assert!(kiln.enqueue(unique(13)).unwrap().conflict);
+    assert!(!kiln.enqueue(unique(12)).unwrap().conflict);
+}
+
+/// One that had the file open when it was migrated goes on: these are its statements in the order of a job's life, as it
+/// ran them. Only its unique jobs, of which this kiln would see no doubles, are refused.
+#[test]
+fn an_older_kiln_that_has_the_file_open_goes_on_but_for_unique_jobs() {
     let folder = Folder::new();
     let kiln = Kiln::open(fixture(&folder)).unwrap();
     let conn = stranger(&folder.db());
@@ -392,7 +434,6 @@ fn the_statements_of_an_older_kiln_work_on_a_migrated_file() {
     assert_eq!(run(v1::DELETE, &[&c]), 1);
     // All that is left to be run is right for this file at least.
     for sql in [
-        v1::DOUBLE,
         v1::ERRORS,
         v1::EXPIRE,
         v1::CANCELLING,
@@ -404,6 +445,8 @@ fn the_statements_of_an_older_kiln_work_on_a_migrated_file() {
     ] {
         conn.prepare(sql).unwrap();
     }
+    let refused = conn.prepare(v1::DOUBLE).unwrap_err().to_string();
+    assert!(refused.contains("no such index: kiln_jobs_unique"), "{refused}");
 
     // And this kiln goes on with what that left.
     kiln.delete_cron("digest").unwrap();

@@ -35,8 +35,11 @@ fn deep(bench: &Bench, rows: Rows, count: u64) -> Place {
         Rows::Finished => ("completed", "0", "at", 1, "NULL"),
         Rows::Scheduled => ("scheduled", "365 * 86400000000", "NULL", 0, "NULL"),
         Rows::Waiting => ("available", "0", "NULL", 0, "NULL"),
-        // Of the form of kiln's own keys, in their order, and all over their range.
-        Rows::WaitingUnique => ("available", "0", "NULL", 0, "printf('%08x%024x', n * (4294967295 / ?1), n)"),
+        // As kiln's own keys are.
+        Rows::WaitingUnique => {
+            let key = r#"printf('iaqw:{"n":%d,"to":"user@example.com"}"default""Mailer"', n)"#;
+            ("available", "0", "NULL", 0, key)
+        }
     };
     let insert = format!(
         "WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1 - 1),

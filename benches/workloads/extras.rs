@@ -53,31 +53,35 @@ fn row(bench: &mut Bench, what: &str, with: &[Run], without: &[Run]) {
     bench.row("", "  CPU a job", Unit::Micros, &cpus(with), &cpus(without), Target::None);
 }
 
+/// Drains jobs that record what they were given, or do not.
+pub fn recorded(path: &Path, record: bool, jobs: u64) -> Run {
+    let kiln = watched(path);
+    let job = |n| if record { Recorder::job(Mail::new(n)) } else { ours::mail(n) };
+    ours::fill(&kiln, jobs, job);
+    drop(kiln);
+    drain(&watched(path), jobs)
+}
+
+/// Single enqueues of jobs that are unique, or are not.
+pub fn enqueued(path: &Path, durability: Durability, unique: bool, jobs: u64) -> Run {
+    let kiln = ours::open(path, durability, &Tally::new(0));
+    let job = |n| if unique { ours::mail(n).unique(Unique::new()) } else { ours::mail(n) };
+    ours::enqueue_by(&kiln, 1, jobs, job)
+}
+
 pub fn all(bench: &mut Bench) {
     let jobs = bench.jobs(40_000);
     let rounds = bench.turns();
     let (with, without) = turns(rounds, || drained(bench, watched, jobs), || drained(bench, plain, jobs));
     row(bench, "drain with events observed, against without", &with, &without);
 
-    let recorded = |record: bool| {
-        let place = bench.fresh();
-        let kiln = watched(&place.file());
-        let job = |n| if record { Recorder::job(Mail::new(n)) } else { ours::mail(n) };
-        ours::fill(&kiln, jobs, job);
-        drop(kiln);
-        drain(&watched(&place.file()), jobs)
-    };
+    let recorded = |record: bool| recorded(&bench.fresh().file(), record, jobs);
     let (with, without) = turns(rounds, || recorded(true), || recorded(false));
     row(bench, "drain with recorded results", &with, &without);
 
     let calls = bench.jobs(10_000);
     for (durability, calls, level) in [(Durability::Full, calls / 4, "FULL"), (Durability::Normal, calls, "NORMAL")] {
-        let enqueued = |unique: bool| {
-            let place = bench.fresh();
-            let kiln = ours::open(&place.file(), durability, &Tally::new(0));
-            let job = |n| if unique { ours::mail(n).unique(Unique::new()) } else { ours::mail(n) };
-            ours::enqueue_by(&kiln, 1, calls, job)
-        };
+        let enqueued = |unique: bool| enqueued(&bench.fresh().file(), durability, unique, calls);
         let (with, without) = turns(rounds, || enqueued(true), || enqueued(false));
         let what = format!("single unique enqueue, {level}");
         row(bench, &what, &with, &without);

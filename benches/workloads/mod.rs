@@ -45,13 +45,25 @@ pub fn count(row: &str, jobs: u64) -> ExitCode {
             ours::filled(&place.file(), jobs);
             ours::drain(&place.file(), ours::Drain::new(Durability::Normal, 8), jobs);
         }
+        "W4-one" => {
+            ours::filled(&place.file(), jobs);
+            ours::drain(&place.file(), ours::Drain::new(Durability::Normal, 1).not_ahead(), jobs);
+        }
+        "W11-unique" => _ = extras::enqueued(&place.file(), Durability::Normal, true, jobs),
+        "W11-recorded" => _ = extras::recorded(&place.file(), true, jobs),
         "raw-W1" => _ = raw::enqueue(&place.file(), Sync::Normal, jobs),
         "raw-W4" => {
             raw::filled(&place.file(), jobs);
             raw::drain(&place.file(), raw::Drain::prefetching(Sync::Normal), jobs);
         }
+        "raw-W4-one" => {
+            raw::filled(&place.file(), jobs);
+            raw::drain_one_by_one(&place.file(), Sync::Normal, jobs);
+        }
         row => {
-            eprintln!("--count takes W1, W4, raw-W1 or raw-W4, got {row:?}");
+            eprintln!(
+                "--count takes W1, W4, W4-one, W11-unique, W11-recorded, raw-W1, raw-W4 or raw-W4-one, got {row:?}"
+            );
             return ExitCode::from(2);
         }
     }

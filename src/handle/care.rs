@@ -138,7 +138,7 @@ impl Kiln {
     /// `malformed`.
     ///
     /// What is [hidden](super::KilnBuilder::redact) where jobs are shown is hidden here, in `args`, `meta`, `errors`,
-    /// `progress` and `checkpoint`: [`export_with_secrets`](Self::export_with_secrets) hides nothing.
+    /// `progress` and `checkpoint`, and a `unique_key` has a digest of them: [`export_with_secrets`](Self::export_with_secrets) hides nothing.
     ///
     /// ```
     /// use kiln::{Filter, Kiln, NewJob};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::Error;
 use crate::engine::{Cell, Row};
 use crate::error::Kind;
-use crate::job::Redaction;
+use crate::job::{Redaction, shown_key};
 
 /// Columns that hold JSON, and whether what they hold may have to be hidden.
 const JSON: [(&str, bool); 7] = [
@@ -33,6 +33,10 @@ pub(super) fn line(row: &Row, hide: Option<&Redaction>) -> String {
         let (value, well) = match JSON.iter().find(|(json, _)| json == name) {
             Some((_, secret)) => json(cell, hide.filter(|_| *secret), &args_and_meta),
             None if name.ends_with("_at") => time(cell),
+            None if name == "unique_key" && hide.is_some() => match cell {
+                Cell::Text(key) => (quoted(&shown_key(key)), true),
+                other => plain(other, true),
+            },
             None => plain(cell, TEXT.contains(&name.as_str())),
         };
         if !well {

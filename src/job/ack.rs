@@ -149,12 +149,21 @@ pub(crate) struct Settled {
 }
 
 impl Ack {
-    /// Whether the two complete neighbours of one claim, as one statement can do.
+    /// Whether the two complete neighbours of one claim in the same way, as one statement can do.
     pub fn is_followed_by(&self, next: &Ack) -> bool {
         let (fence, other) = (self.fence, next.fence);
-        (&self.verdict, &next.verdict) == (&Verdict::Complete, &Verdict::Complete)
+        let verdicts = (&self.verdict, &next.verdict);
+        matches!(verdicts, (Verdict::Complete, Verdict::Complete) | (Verdict::Record { .. }, Verdict::Record { .. }))
             && (fence.id.checked_add(1), fence.attempt, fence.attempted_at)
                 == (Some(other.id), other.attempt, other.attempted_at)
+    }
+
+    /// The meta of a job that had none, with what it recorded, which has nothing in it that JSON would escape.
+    pub fn records_alone(&self) -> Option<String> {
+        match &self.verdict {
+            Verdict::Record { encoded } => Some(["{\"recorded\":true,\"return\":\"", encoded, "\"}"].concat()),
+            _ => None,
+        }
     }
 
     /// Applies the verdict. A job that somebody asked to cancel never runs again, however its attempt ended.
@@ -252,11 +261,6 @@ fn with_record(meta: &Json, encoded: &str) -> Json {
     meta.into()
 }
 
-/// The same of an empty meta. What is encoded has nothing in it that JSON would escape.
-pub(crate) fn record_alone(encoded: &str) -> String {
-    format!("{{\"recorded\":true,\"return\":\"{encoded}\"}}")
-}
-
 /// The meta with its counter `key` raised by one.
 fn count(meta: &Json, key: &str) -> serde_json::Map<String, Value> {
     let mut meta = meta.map();
@@ -338,14 +342,5 @@ mod tests {
         assert_eq!(settled(Crash::Together, 2), (State::Available, 1, Some(1)));
         assert_eq!(settled(Crash::Innocent, 5), (State::Available, 4, Some(1)));
         assert_eq!(settled(Crash::Last, 2), (State::Discarded, 2, None));
-    }
-
-    #[test]
-    fn a_record_alone_is_written_as_one_among_others() {
-        let Outcome::Record { encoded } = Outcome::record(&json!({ "a": "\u{e9}\"\\", "b": [1, 2.5, null] })).unwrap()
-        else {
-            panic!("recording is recording")
-        };
-        assert_eq!(record_alone(&encoded), with_record(&Json::EMPTY, &encoded).as_str());
     }
 }

@@ -35,6 +35,10 @@ pub struct Json {
 impl Json {
     pub(crate) const EMPTY: Json = Json { text: Cow::Borrowed("{}"), redaction: Redaction::USUAL };
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text == "{}"
+    }
+
     /// Takes a text as it is, JSON or not.
     pub(crate) fn raw(text: impl Into<Cow<'static, str>>) -> Self {
         Self { text: text.into(), redaction: Redaction::USUAL }
@@ -89,7 +93,7 @@ impl Json {
         match serde_json::from_str(&self.text) {
             Ok(value) => Ok(value),
             // serde reads `()` and unit structs from null alone, and an object is what is stored for them.
-            Err(error) if self.text == "{}" => serde_json::from_str("null").map_err(|_| error),
+            Err(error) if self.is_empty() => serde_json::from_str("null").map_err(|_| error),
             Err(error) => Err(error),
         }
         .map_err(|error| Error::malformed("not the JSON that was expected").because(error))
@@ -97,7 +101,7 @@ impl Json {
 
     /// One value of the object; `None` where it has none, or is no object.
     pub fn get(&self, key: &str) -> Option<Value> {
-        if self.text == "{}" { None } else { self.map().remove(key) }
+        if self.is_empty() { None } else { self.map().remove(key) }
     }
 
     /// The whole as a [`Value`]; `Null` where the text is no JSON.

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use ack::Fence;
-pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict, record_alone};
+pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict};
 pub(crate) use crash::{LONGEST, Lost, solitude, verdicts};
 pub use cron::{Cron, Schedule};
 pub use entry::{CronEntry, Missed};
@@ -47,7 +47,7 @@ pub(crate) use recorded::decode as decode_recorded;
 pub(crate) use redact::Redaction;
 pub use state::State;
 pub(crate) use state::Verb;
-pub(crate) use unique::Check;
+pub(crate) use unique::{Check, shown_key};
 pub use unique::{Field, Unique};
 pub use update::{Changes, IntoChanges};
 
@@ -161,6 +161,13 @@ impl Job {
     /// Checks that `args` and `meta` are not too much together.
     pub(crate) fn fits(&self, limit: usize) -> Result<()> {
         fits(&self.worker, &self.args, &self.meta, limit)
+    }
+
+    /// Whether a new job has nothing but its arguments.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.state == State::Available
+            && self.scheduled_at == self.inserted_at
+            && (self.meta.is_empty() && self.tags.is_empty() && self.expires_at.is_none())
     }
 
     /// A job that waits is where its due time says.

@@ -1,3 +1,4 @@
+mod canon;
 mod key;
 mod written;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Job, State};
 use crate::{Error, Result};
 use key::Basis;
+pub(crate) use key::shown as shown_key;
 
 /// When a job counts as a double of one that is there already: [`NewJob::unique`](super::NewJob::unique).
 ///

@@ -6,13 +6,14 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
 
+use super::recorded::with_metas;
 use super::solitude::{Place, Room, Solitude};
 use super::verbs::{exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::{Claimed, Demand, Done, Member, Turn};
-use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict, record_alone};
+use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
 
 /// The turns of the runtimes in this process.
 pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) -> Result<Vec<Done>> {
@@ -37,7 +38,7 @@ pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) ->
 }
 
 /// From how many rows on one statement for all of them costs less than one for each.
-pub(super) const MANY: usize = 16;
+pub(super) const MANY: usize = 4;
 
 /// A turn of somebody who is no crew.
 #[cfg(feature = "testing")]
@@ -83,7 +84,12 @@ fn acknowledge_all(tx: &mut Tx<'_>, acks: &[Ack], now: Timestamp) -> Result<Vec<
 fn complete_many(conn: &Connection, acks: &[Ack], neighbours: &[usize], now: Timestamp) -> Result<bool> {
     let (first, last) = (acks[neighbours[0]].fence, acks[neighbours[neighbours.len() - 1]].fence);
     let range = (first.id, last.id, first.attempt, first.attempted_at, now.as_microsecond());
-    Ok(run(conn, sql::ACK_COMPLETE_MANY, range)? == neighbours.len())
+    let metas: Vec<String> = neighbours.iter().filter_map(|&n| acks[n].records_alone()).collect();
+    let changed = match metas.is_empty() {
+        true => run(conn, sql::ACK_COMPLETE_MANY, range)?,
+        false => with_metas(first.id, metas, || run(conn, sql::ACK_RECORD_MANY, range))?,
+    };
+    Ok(changed == neighbours.len())
 }
 
 /// Writes an ack; says what the job became. A late ack changes nothing.
@@ -93,8 +99,8 @@ pub(super) fn acknowledge(tx: &mut Tx<'_>, ack: &Ack, now: Timestamp) -> Result<
         let changed = run(tx.conn, sql::ACK_COMPLETE, (id, attempt, attempted_at, now.as_microsecond()))?;
         return Ok((changed == 1).then_some(State::Completed));
     }
-    if let Verdict::Record { encoded } = &ack.verdict {
-        let completed = (id, attempt, attempted_at, now.as_microsecond(), record_alone(encoded));
+    if let Some(meta) = ack.records_alone() {
+        let completed = (id, attempt, attempted_at, now.as_microsecond(), meta);
         if run(tx.conn, sql::ACK_RECORD, completed)? == 1 {
             return Ok(Some(State::Completed));
         }
@@ -298,7 +304,7 @@ fn store_claims(conn: &Connection, claimed: &[Claimed], turn: &Turn) -> Result<(
     if claimed.is_empty() {
         return Ok(());
     }
-    let owner = rows::words_json(&[turn.runtime.node.clone(), turn.runtime.id.clone()]);
+    let owner = rows::words_json(&[&turn.runtime.node, &turn.runtime.id]);
     let now = turn.now.as_microsecond();
     let is_fresh = |fence: Fence| (fence.attempt, fence.attempted_at) == (1, now);
     let mut fences: Vec<Fence> = claimed.iter().map(|claim| claim.attempt.fence).collect();

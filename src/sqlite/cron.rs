@@ -6,7 +6,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::time::Duration;
 
-use super::verbs::{Enqueue, run};
+use super::enqueue::Enqueue;
+use super::verbs::run;
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;

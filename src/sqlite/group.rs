@@ -29,8 +29,12 @@ impl Group<'_, '_> {
         own || self.waiting.iter().any(|waiting| waiting.need() == Need::Durable)
     }
 
-    pub fn is_one_statement(&self) -> bool {
-        self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.op.is_one_statement())
+    pub fn may_be_one_statement(&self) -> bool {
+        self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.op.may_be_one_statement())
+    }
+
+    pub fn run_as_one_statement(&mut self, tx: &mut Tx<'_>) -> Result<bool> {
+        self.own.as_mut().map_or(Ok(false), |own| own.op.run_as_one_statement(tx))
     }
 
     pub fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use super::live::private;
 use super::patience::{be_patient, busy};
 use super::schema::{self, Migration};
-use super::{failed, place};
+use super::{failed, place, recorded};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
 
@@ -188,6 +188,7 @@ fn settle(conn: &Connection, options: &Options) -> Result<()> {
     conn.set_prepared_statement_cache_capacity(128);
     keep_plans(conn).map_err(failed)?;
     rusqlite::vtab::array::load_module(conn).map_err(failed)?;
+    recorded::teach(conn).map_err(failed)?;
     let settings = "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA temp_store = MEMORY;";
     conn.execute_batch(settings).map_err(failed)?;
     let _: i64 = conn.query_row("PRAGMA journal_size_limit = 67108864", [], |row| row.get(0)).map_err(failed)?;

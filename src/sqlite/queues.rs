@@ -166,7 +166,7 @@ impl Op for Announce {
 /// The plans as a runtime's row holds them: the names for those who ring, and the whole.
 pub(super) fn columns(plans: &[Plan]) -> (String, String) {
     let names: Vec<String> = plans.iter().map(|plan| plan.queue.clone()).collect();
-    (rows::words_json(&names), serde_json::to_string(plans).unwrap_or_default())
+    (rows::words_json(&names).into_owned(), serde_json::to_string(plans).unwrap_or_default())
 }
 
 /// The queues of all live runtimes on the file.

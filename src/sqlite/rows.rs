@@ -1,8 +1,11 @@
 //! Rows as they are: whatever a column holds, a job comes out of it.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Result, Row};
+use serde::Serialize;
 use serde_json::Map;
 
 use crate::event::Subject;
@@ -96,6 +99,9 @@ pub(super) fn from_micros(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(bound)
 }
 
-pub(super) fn words_json(words: &[String]) -> String {
-    if words.is_empty() { "[]".into() } else { serde_json::Value::from(words).to_string() }
+pub(super) fn words_json(words: &[impl Serialize]) -> Cow<'static, str> {
+    if words.is_empty() {
+        return "[]".into();
+    }
+    serde_json::to_string(words).expect("BUG: words are JSON").into()
 }

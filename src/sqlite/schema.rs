@@ -14,7 +14,10 @@ use crate::{Error, Result};
 /// The version this kiln writes.
 const VERSION: i64 = 2;
 
-/// From version n to n + 1, for n from 0. Within a major release they only add, so that an older kiln keeps working.
+/// Who may write what it writes.
+const MIN_WRITER: i64 = 2;
+
+/// From version n to n + 1, for n from 0.
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 struct Found {
@@ -101,10 +104,10 @@ pub(super) fn migrate(conn: &Connection, backed_up: Option<&Path>) -> Result<Opt
         tx.execute_batch(migration).map_err(failed)?;
     }
     let written_by = concat!("kiln ", env!("CARGO_PKG_VERSION"));
-    let update = "UPDATE kiln_schema SET version = ?1, written_by = ?2";
-    if tx.execute(update, (VERSION, written_by)).map_err(failed)? == 0 {
-        let insert = "INSERT INTO kiln_schema (version, min_reader, min_writer, written_by) VALUES (?1, 1, 1, ?2)";
-        tx.execute(insert, (VERSION, written_by)).map_err(failed)?;
+    let update = "UPDATE kiln_schema SET version = ?1, min_writer = ?2, written_by = ?3";
+    if tx.execute(update, (VERSION, MIN_WRITER, written_by)).map_err(failed)? == 0 {
+        let insert = "INSERT INTO kiln_schema (version, min_reader, min_writer, written_by) VALUES (?1, 1, ?2, ?3)";
+        tx.execute(insert, (VERSION, MIN_WRITER, written_by)).map_err(failed)?;
     }
     tx.commit().map_err(failed)?;
     Ok((from > 0).then_some(Migration { from, to: VERSION, backup }))

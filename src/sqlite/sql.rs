@@ -15,23 +15,60 @@ macro_rules! columns {
 pub(super) const COLUMNS: &str = columns!();
 
 macro_rules! enqueue {
-    ($id:literal) => {
+    ($verb:literal, $($id:tt)+) => {
         concat!(
-            "INSERT INTO kiln_jobs (id, state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, \
+            $verb,
+            " INTO kiln_jobs (id, state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, \
              scheduled_at, expires_at, unique_key) VALUES (",
-            $id,
+            $($id)+,
             ", ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
         )
     };
 }
 
-/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves. Where
-/// somebody has used the last id there is, SQLite draws one that is free.
-pub(super) const ENQUEUE_FIRST: &str = enqueue!(
-    "(SELECT nullif(max(last_id, (SELECT ifnull(max(id), 0) FROM kiln_jobs)), 9223372036854775807) + 1 FROM kiln_schema)"
-);
+/// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves. SQLite
+/// goes on from the newest row, so that it is only told where a newer one was deleted. Where somebody has used the last
+/// id there is, it draws one that is free.
+macro_rules! first_id {
+    () => {
+        "(SELECT last_id + 1 FROM kiln_schema WHERE last_id < 9223372036854775807 \
+         AND last_id > ifnull((SELECT max(id) FROM kiln_jobs), 0))"
+    };
+}
 
-pub(super) const ENQUEUE_NEXT: &str = enqueue!("NULL");
+/// A job that has the key lends its id: it cannot be given twice, and nothing is stored.
+macro_rules! unless_double {
+    ($($id:tt)+) => {
+        concat!(
+            "ifnull((SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_doubles WHERE unique_key = ?12 LIMIT 1), ",
+            $($id)+,
+            ")"
+        )
+    };
+}
+
+pub(super) const ENQUEUE_FIRST: &str = enqueue!("INSERT", first_id!());
+
+pub(super) const ENQUEUE_NEXT: &str = enqueue!("INSERT", "NULL");
+
+/// The same for a job that has nothing but its arguments, as most: what is not bound costs less.
+macro_rules! enqueue_plain {
+    ($($id:tt)+) => {
+        concat!(
+            "INSERT INTO kiln_jobs (id, queue, worker, args, max_attempts, priority, inserted_at, scheduled_at) VALUES (",
+            $($id)+,
+            ", ?1, ?2, ?3, ?4, ?5, ?6, ?6)"
+        )
+    };
+}
+
+pub(super) const ENQUEUE_FIRST_PLAIN: &str = enqueue_plain!(first_id!());
+
+pub(super) const ENQUEUE_NEXT_PLAIN: &str = enqueue_plain!("NULL");
+
+pub(super) const ENQUEUE_FIRST_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless_double!(first_id!()));
+
+pub(super) const ENQUEUE_NEXT_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless_double!("NULL"));
 
 /// Jobs that differ in nothing but their arguments, which are the table ?4.
 pub(super) const ENQUEUE_ALIKE: &str = "
@@ -56,14 +93,15 @@ macro_rules! stamp {
     };
 }
 
-/// Whether there may be a double at all: mostly there is none.
-pub(super) const ANY_DOUBLE: &str = "SELECT 1 FROM kiln_jobs INDEXED BY kiln_jobs_unique WHERE unique_key = ?1 LIMIT 1";
+/// Whether there are keys of schema version 1.
+pub(super) const ELDER_KEYS: &str =
+    "SELECT 1 FROM kiln_jobs INDEXED BY kiln_jobs_doubles WHERE unique_key < 'g' LIMIT 1";
 
 /// The doubles of a unique job in one state; the states are asked for one by one.
 pub(super) const DOUBLE: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM kiln_jobs INDEXED BY kiln_jobs_unique
+    " FROM kiln_jobs INDEXED BY kiln_jobs_doubles
 WHERE unique_key = ?1 AND state = ?2 AND ",
     stamp!(),
     " >= ?3 AND ",
@@ -126,6 +164,11 @@ WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND
 pub(super) const ACK_RECORD: &str = "
 UPDATE kiln_jobs SET state = 'completed', completed_at = ?4, checkpoint = NULL, meta = ?5, crashes = 0
 WHERE id = ?1 AND attempt = ?2 AND ifnull(attempted_at, 0) = ?3 AND state = 'executing' AND meta = '{}'";
+
+/// The same for neighbours that were claimed at once.
+pub(super) const ACK_RECORD_MANY: &str = "
+UPDATE kiln_jobs SET state = 'completed', completed_at = ?5, checkpoint = NULL, meta = kiln_recorded(id), crashes = 0
+WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND ifnull(attempted_at, 0) = ?4 AND state = 'executing' AND meta = '{}'";
 
 /// Whether the attempt was the one that completed its job.
 pub(super) const COMPLETED: &str = "

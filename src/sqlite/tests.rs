@@ -7,7 +7,7 @@ use super::write::{Op, Tx};
 use super::*;
 use crate::engine::{Changed, Demand, Turn};
 use crate::job::{Ack, Fence, State, Verb, Verdict};
-use crate::{NewJob, Unique};
+use crate::{NewJob, Outcome, Unique};
 
 const NOW: Timestamp = Timestamp::constant(1_767_268_800, 0);
 const QUEUE: &str = "default";
@@ -84,9 +84,13 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
     let fixed = [
         sql::ENQUEUE_FIRST,
         sql::ENQUEUE_NEXT,
+        sql::ENQUEUE_FIRST_PLAIN,
+        sql::ENQUEUE_NEXT_PLAIN,
+        sql::ENQUEUE_FIRST_UNIQUE,
+        sql::ENQUEUE_NEXT_UNIQUE,
         sql::ENQUEUE_ALIKE,
         sql::REMEMBER_NEWEST,
-        sql::ANY_DOUBLE,
+        sql::ELDER_KEYS,
         sql::DOUBLE,
         sql::EXPIRE,
         sql::ERRORS,
@@ -95,6 +99,7 @@ fn statements() -> Vec<(String, &'static [&'static str])> {
         sql::ACK_COMPLETE,
         sql::ACK_COMPLETE_MANY,
         sql::ACK_RECORD,
+        sql::ACK_RECORD_MANY,
         sql::COMPLETED,
         sql::ACK_STANDING,
         sql::STANDING,
@@ -192,37 +197,54 @@ fn a_claim_merges_its_workers_in_claim_order() {
 
 #[test]
 fn of_many_acks_at_once_those_that_are_late_change_nothing_and_are_told() {
-    let engine = engine();
-    let jobs = (0..100).map(|_| NewJob::new(WORKER).build(NOW, |_| {}).unwrap()).collect();
-    engine.enqueue(jobs).unwrap();
-    let turn = |acks, limit| {
-        let demands = vec![Demand { queue: QUEUE.into(), limit }];
-        engine.take_turn(Turn::by_hand(member(), NOW, acks, demands)).unwrap()
-    };
-    let fences: Vec<Fence> = turn(vec![], 100).claimed.iter().map(|claimed| claimed.attempt.fence).collect();
-    let late = [
-        (3, "attempt = 2"),
-        (20, "attempted_at = attempted_at + 1"),
-        (21, "state = 'available'"),
-        (50, "state = 'completed', attempt = 7"),
-        (99, "id = 1000"),
-    ];
-    for (n, change) in late {
-        let sql = format!("UPDATE kiln_jobs SET {change} WHERE id = ?1");
-        engine.writer.with(|conn| conn.execute(&sql, [fences[n].id]).unwrap());
-    }
-    let verdict = |n| if n == 10 { Verdict::Cancel { error: "no".into() } } else { Verdict::Complete };
-    let acks = fences.iter().enumerate().map(|(n, &fence)| Ack { fence, verdict: verdict(n) }).collect();
-    let acked = turn(acks, 0).acked;
-    for (n, state) in acked.iter().enumerate() {
-        let expected = match n {
-            10 => Some(State::Cancelled),
-            n if late.iter().any(|(late, _)| *late == n) => None,
-            _ => Some(State::Completed),
+    for record in [false, true] {
+        let engine = engine();
+        let jobs = (0..100).map(|_| NewJob::new(WORKER).build(NOW, |_| {}).unwrap()).collect();
+        engine.enqueue(jobs).unwrap();
+        let turn = |acks, limit| {
+            let demands = vec![Demand { queue: QUEUE.into(), limit }];
+            engine.take_turn(Turn::by_hand(member(), NOW, acks, demands)).unwrap()
         };
-        assert_eq!(*state, expected, "ack {n}");
+        let fences: Vec<Fence> = turn(vec![], 100).claimed.iter().map(|claimed| claimed.attempt.fence).collect();
+        let late = [
+            (3, "attempt = 2"),
+            (20, "attempted_at = attempted_at + 1"),
+            (21, "state = 'available'"),
+            (50, "state = 'completed', attempt = 7"),
+            (99, "id = 1000"),
+        ];
+        let change = |n: usize, change: &str| {
+            let sql = format!("UPDATE kiln_jobs SET {change} WHERE id = ?1");
+            engine.writer.with(|conn| conn.execute(&sql, [fences[n].id]).unwrap());
+        };
+        late.iter().for_each(|(n, how)| change(*n, how));
+        change(70, "meta = '{\"mine\":1}'");
+        let value = |n: usize| serde_json::json!({ "n": n, "text": "é\"\\", "list": [1, 2.5, null] });
+        let verdict = |n| match Outcome::record(&value(n)).unwrap() {
+            _ if n == 10 => Verdict::Cancel { error: "no".into() },
+            Outcome::Record { encoded } if record => Verdict::Record { encoded },
+            _ => Verdict::Complete,
+        };
+        let acks = fences.iter().enumerate().map(|(n, &fence)| Ack { fence, verdict: verdict(n) }).collect();
+        let acked = turn(acks, 0).acked;
+        for (n, state) in acked.iter().enumerate() {
+            let is_late = late.iter().any(|(late, _)| *late == n);
+            let expected = match n {
+                10 => Some(State::Cancelled),
+                _ if is_late => None,
+                _ => Some(State::Completed),
+            };
+            assert_eq!(*state, expected, "ack {n}");
+            if n != 99 {
+                let job = engine.get(fences[n].id).unwrap().unwrap();
+                let recorded = (record && expected == Some(State::Completed)).then(|| value(n));
+                assert_eq!(job.recorded::<serde_json::Value>().unwrap(), recorded, "ack {n}");
+                assert_eq!(job.meta.get("mine"), (n == 70).then(|| 1.into()), "ack {n}");
+            }
+        }
+        let completed = engine.count(&Filter::new()).unwrap().state(State::Completed);
+        assert_eq!(completed, 95, "one was completed by somebody else");
     }
-    assert_eq!(engine.count(&Filter::new()).unwrap().state(State::Completed), 95, "one was completed by somebody else");
 }
 
 #[test]

@@ -1,134 +1,15 @@
-//! Enqueue, and what an operator's hand does: cancel, retry, delete, update.
-
-use std::rc::Rc;
+//! What an operator's hand does: cancel, retry, delete, update.
 
 use jiff::Timestamp;
-use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::claim::MANY;
 use super::look::{self, BATCH};
 use super::tally::Tally;
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
+use crate::Result;
 use crate::engine::{Changed, Told};
-use crate::error::Kind;
-use crate::job::{Changes, Check, Filter, Job, Ready, State, Verb, Which};
-use crate::{Error, Result};
-
-pub(super) struct Enqueue {
-    pub ready: Vec<Ready>,
-    /// For each of them the job that was stored, or its double.
-    pub jobs: Vec<Job>,
-}
-
-impl Op for Enqueue {
-    fn is_one_statement(&self) -> bool {
-        matches!(&self.ready[..], [Ready { check: None, .. }])
-    }
-
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        self.jobs.clear();
-        self.ready.iter_mut().for_each(|ready| ready.job.id = 0);
-        let mut rest = &mut self.ready[..];
-        while let Some(first) = rest.first() {
-            let alike = match tx.newest {
-                Some(_) => rest.iter().take_while(|next| next.is_like(first)).count(),
-                None => 1,
-            };
-            let (now, later) = rest.split_at_mut(alike.max(1));
-            rest = later;
-            if let Some(newest) = tx.newest.filter(|_| alike >= MANY) {
-                enqueue_alike(tx, now, newest)?;
-                continue;
-            }
-            for Ready { job, check } in now {
-                let there = check.as_ref().map_or(Ok(None), |check| double(tx, check, job))?;
-                match there {
-                    Some(there) => self.jobs.push(there),
-                    None => enqueue_one(tx, job, check.as_deref())?,
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Stores a job, and gives it its id.
-fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job, check: Option<&Check>) -> Result<()> {
-    let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
-    let parameters = params![
-        job.state.as_str(),
-        job.queue,
-        job.worker,
-        job.args.as_str(),
-        job.meta.as_str(),
-        rows::words_json(&job.tags),
-        job.max_attempts,
-        job.priority,
-        job.inserted_at.as_microsecond(),
-        job.scheduled_at.as_microsecond(),
-        job.expires_at.map(Timestamp::as_microsecond),
-        check.map(|check| &check.key),
-    ];
-    run(tx.conn, sql, parameters)?;
-    job.id = tx.conn.last_insert_rowid();
-    tx.newest = Some(job.id);
-    announce(tx, job);
-    Ok(())
-}
-
-/// Stores jobs that differ in nothing but their arguments. Their ids follow that of the job before.
-fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], mut newest: i64) -> Result<()> {
-    let Some(Ready { job, .. }) = ready.first() else { return Ok(()) };
-    let args: Vec<Sql> = ready.iter().map(|ready| Sql::Text(ready.job.args.as_str().to_owned())).collect();
-    let parameters = params![
-        job.state.as_str(),
-        job.queue,
-        job.worker,
-        Rc::new(args),
-        job.meta.as_str(),
-        rows::words_json(&job.tags),
-        job.max_attempts,
-        job.priority,
-        job.inserted_at.as_microsecond(),
-        job.scheduled_at.as_microsecond(),
-        job.expires_at.map(Timestamp::as_microsecond),
-    ];
-    run(tx.conn, sql::ENQUEUE_ALIKE, parameters)?;
-    announce(tx, job);
-    for Ready { job, .. } in ready {
-        newest += 1;
-        job.id = newest;
-    }
-    tx.newest = Some(newest);
-    if tx.conn.last_insert_rowid() == newest {
-        return Ok(());
-    }
-    let message = format!("the ids of new jobs end with {} where {newest} was due", tx.conn.last_insert_rowid());
-    Err(Error::new(Kind::Storage, message))
-}
-
-fn announce(tx: &mut Tx<'_>, job: &Job) {
-    match job.state {
-        State::Available => tx.news.ring(&job.queue),
-        State::Scheduled | State::Retryable => tx.news.due_at(job.scheduled_at),
-        _ => {}
-    }
-}
-
-impl Enqueue {
-    pub fn new(ready: Vec<Ready>) -> Self {
-        Self { ready, jobs: Vec::new() }
-    }
-
-    /// The jobs in the order they were given, stored or found.
-    pub fn finish(self) -> Vec<Job> {
-        let mut found = self.jobs.into_iter();
-        let stored = |ready: Ready| if ready.job.id == 0 { None } else { Some(ready.job) };
-        self.ready.into_iter().filter_map(|ready| stored(ready).or_else(|| found.next())).collect()
-    }
-}
+use crate::job::{Changes, Check, Filter, Job, State, Verb, Which};
 
 /// Deletes what `delete` says, and remembers the newest id where it went along.
 pub(super) fn deleting<T>(tx: &mut Tx<'_>, delete: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
@@ -147,33 +28,6 @@ pub(super) fn deleting<T>(tx: &mut Tx<'_>, delete: impl FnOnce(&Connection) -> R
 /// Whether the query finds anything.
 pub(super) fn exists(conn: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<bool> {
     conn.prepare_cached(sql).and_then(|mut select| select.exists(parameters)).map_err(failed)
-}
-
-/// The job that is there already, with what it was given of the new one.
-fn double(tx: &mut Tx<'_>, check: &Check, new: &Job) -> Result<Option<Job>> {
-    if !exists(tx.conn, sql::ANY_DOUBLE, [&check.key])? {
-        return Ok(None);
-    }
-    let since = check.since.map_or(i64::MIN, Timestamp::as_microsecond);
-    let expired = check.expired_by(new).map_or(i64::MIN, Timestamp::as_microsecond);
-    for state in &check.states {
-        let there = tx
-            .conn
-            .prepare_cached(sql::DOUBLE)
-            .and_then(|mut select| select.query_one((&check.key, state.as_str(), since, expired), rows::job).optional())
-            .map_err(failed)?;
-        if let Some(there) = there {
-            let replaced = check.replaced(&there, new);
-            if let Some(job) = &replaced {
-                store(tx, &there, job)?;
-            }
-            let mut job = replaced.unwrap_or(there);
-            job.conflict = true;
-            job.extra = new.extra.clone();
-            return Ok(Some(job));
-        }
-    }
-    Ok(None)
 }
 
 /// A verb applied to many jobs, a batch in each transaction, so that nobody waits long for the lock.
@@ -350,7 +204,7 @@ impl Op for Replace {
 }
 
 /// Stores `job` over `old`, and what it is compared by from now on where that changed.
-fn store(tx: &mut Tx<'_>, old: &Job, job: &Job) -> Result<()> {
+pub(super) fn store(tx: &mut Tx<'_>, old: &Job, job: &Job) -> Result<()> {
     let key = if Check::may_differ(old, job) { Check::rekey(&unique_key(tx.conn, job.id)?, old, job) } else { None };
     tx.conn
         .prepare_cached(sql::UPDATE)

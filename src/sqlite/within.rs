@@ -4,14 +4,17 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::claim::acknowledge;
-use super::verbs::Enqueue;
+use super::enqueue::Enqueue;
+use super::sql;
+use super::verbs::exists;
 use super::write::{Op, Tx};
 use crate::Result;
 use crate::engine::News;
 use crate::job::{Ack, Fence, Job, Ready, Verdict};
 
 pub(crate) fn enqueue(conn: &Connection, ready: Ready) -> Result<(Job, News)> {
-    let mut tx = Tx::new(conn);
+    let elder_keys = ready.check.is_some() && exists(conn, sql::ELDER_KEYS, [])?;
+    let mut tx = Tx { elder_keys, ..Tx::new(conn) };
     let mut enqueue = Enqueue::new(vec![ready]);
     enqueue.run(&mut tx)?;
     let job = enqueue.finish().pop().expect("BUG: an enqueue gives back what it was given");

@@ -15,7 +15,8 @@ use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
 use super::solitude::Solitude;
-use super::{claim, doubt, failed, holder};
+use super::verbs::exists;
+use super::{claim, doubt, failed, holder, sql};
 use crate::engine::{Crew, News, Turn};
 use crate::error::Kind;
 use crate::{Durability, Error, Result};
@@ -24,9 +25,14 @@ use crate::{Durability, Error, Result};
 pub(super) trait Op: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
 
-    /// Whether it is one statement, which alone is a transaction of its own.
-    fn is_one_statement(&self) -> bool {
+    /// Whether one statement may do, which alone is a transaction of its own.
+    fn may_be_one_statement(&self) -> bool {
         false
+    }
+
+    /// Says whether it did.
+    fn run_as_one_statement(&mut self, _: &mut Tx<'_>) -> Result<bool> {
+        Ok(false)
     }
 }
 
@@ -36,11 +42,13 @@ pub(super) struct Tx<'c> {
     pub news: News,
     /// The job it stored last, while none was deleted since.
     pub newest: Option<i64>,
+    /// There are unique jobs with keys as schema version 1 has them.
+    pub elder_keys: bool,
 }
 
 impl<'c> Tx<'c> {
     pub fn new(conn: &'c Connection) -> Self {
-        Self { conn, news: News::default(), newest: None }
+        Self { conn, news: News::default(), newest: None, elder_keys: true }
     }
 }
 
@@ -88,6 +96,7 @@ struct Link {
     solitude: Solitude,
     /// A sync failed, and what it concerned may be lost.
     doubtful: Cell<bool>,
+    elder_keys: bool,
 }
 
 /// The crews that a leader ran turns for. They are told once it leads no more: an observer may want to write.
@@ -121,6 +130,7 @@ impl Writer {
         Self {
             line: Mutex::default(),
             connection: Mutex::new(Link {
+                elder_keys: exists(&conn, sql::ELDER_KEYS, []).unwrap_or(true),
                 conn,
                 synced: None,
                 solitude: Solitude::default(),
@@ -310,10 +320,15 @@ impl Writer {
             Durability::Full => group.needs_sync(),
             Durability::Strict => true,
         };
+        if crews.is_empty() && group.may_be_one_statement() {
+            let (done, news) = self.inside(link, synced, true, |tx| group.run_as_one_statement(tx))?;
+            if done {
+                return Ok(news);
+            }
+        }
         let mut turns = early.unwrap_or_default();
         let mut solitude = std::mem::take(&mut link.solitude);
-        let alone = crews.is_empty() && group.is_one_statement();
-        let result = self.inside(link, synced, alone, |tx| {
+        let result = self.inside(link, synced, false, |tx| {
             group.run(tx)?;
             if turns.is_empty() {
                 turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
@@ -357,7 +372,7 @@ impl Writer {
         if !alone {
             execute("BEGIN IMMEDIATE")?;
         }
-        let mut tx = Tx::new(conn);
+        let mut tx = Tx { elder_keys: link.elder_keys, ..Tx::new(conn) };
         let result = body(&mut tx).and_then(|value| {
             if !alone {
                 execute("COMMIT")?;

@@ -1,12 +1,13 @@
--- From version 1 to 2. A kiln that knows version 1 goes on as before.
+-- From version 1 to 2. A kiln that knows version 1 may no longer write: it would not see the doubles of this one's unique
+-- jobs. One that has the file open already goes on, and fails to enqueue those.
 
 -- How often the job was executing when its process died, since it last ended by itself.
 ALTER TABLE kiln_jobs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 
 -- Doubles by the time that counts for them: their due time, where the key says so and begins with an s. One index and not
--- two, since every change of a job's state has to look at each.
+-- two, since every change of a job's state has to look at each; and not by its old name, which an older kiln asks for.
 DROP INDEX kiln_jobs_unique;
-CREATE INDEX kiln_jobs_unique ON kiln_jobs
+CREATE INDEX kiln_jobs_doubles ON kiln_jobs
   (unique_key, state, CASE WHEN unique_key GLOB 's*' THEN scheduled_at ELSE inserted_at END) WHERE unique_key IS NOT NULL;
 
 -- Who runs the queue: nobody for 0, every runtime with at most so many of its jobs at once for 1 and more, those that
