@@ -1,4 +1,4 @@
-//! Jobs whose process died while they were executing run alone.
+//! Jobs whose process died while they were executing run alone: in their process, so these tests take turns.
 
 mod common;
 
@@ -7,7 +7,14 @@ use std::time::Duration;
 use common::{Folder, Gate, Meter, get, ms, reaches, stranger, until};
 use jiff::Timestamp;
 use kiln::{Changes, Job, Kiln, NewJob, Problem, Running, RuntimeBuilder, State};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
+
+/// One suspect has the whole process for itself.
+fn take_turns() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock()
+}
 
 /// Enqueues a job that has been executing at so many crashes.
 fn suspect(folder: &Folder, kiln: &Kiln, job: NewJob, crashes: i64) -> i64 {
@@ -42,6 +49,7 @@ fn enqueue(kiln: &Kiln, job: NewJob) -> Job {
 
 #[test]
 fn a_suspect_waits_for_what_runs_and_what_comes_after_it_waits_for_the_suspect() {
+    let _turn = take_turns();
     let folder = Folder::new();
     let kiln = folder.open();
     let (first, then) = (Gate::default(), Gate::default());
@@ -81,6 +89,7 @@ fn a_suspect_waits_for_what_runs_and_what_comes_after_it_waits_for_the_suspect()
 
 #[test]
 fn many_suspects_run_one_after_the_other() {
+    let _turn = take_turns();
     let folder = Folder::new();
     let kiln = folder.open();
     let (gate, inside) = (Gate::default(), Meter::default());
@@ -93,6 +102,7 @@ fn many_suspects_run_one_after_the_other() {
 
 #[test]
 fn runtimes_of_one_handle_leave_a_suspect_alone_together() {
+    let _turn = take_turns();
     let folder = Folder::new();
     let kiln = folder.open();
     let (gate, inside) = (Gate::default(), Meter::default());
@@ -119,6 +129,7 @@ fn runtimes_of_one_handle_leave_a_suspect_alone_together() {
 
 #[test]
 fn a_suspect_that_takes_long_holds_up_nobody_for_longer_than_it_may() {
+    let _turn = take_turns();
     let folder = Folder::new();
     let kiln = folder.open();
     let (gate, inside) = (Gate::default(), Meter::default());
@@ -136,6 +147,7 @@ fn a_suspect_that_takes_long_holds_up_nobody_for_longer_than_it_may() {
 
 #[test]
 fn a_job_that_never_ends_holds_up_no_suspect_for_longer_than_it_may() {
+    let _turn = take_turns();
     let folder = Folder::new();
     let kiln = folder.open();
     let (gate, inside) = (Gate::default(), Meter::default());
@@ -155,6 +167,7 @@ fn a_job_that_never_ends_holds_up_no_suspect_for_longer_than_it_may() {
 
 #[test]
 fn where_crashes_do_not_count_nobody_waits() {
+    let _turn = take_turns();
     for set in
         [|runtime: RuntimeBuilder| runtime.max_crashes(0), |runtime: RuntimeBuilder| runtime.solitude(Duration::ZERO)]
     {
@@ -172,6 +185,7 @@ fn where_crashes_do_not_count_nobody_waits() {
 
 #[test]
 fn a_suspect_that_is_gone_meanwhile_holds_up_nobody() {
+    let _turn = take_turns();
     let folder = Folder::new();
     let kiln = folder.open();
     let (gate, inside) = (Gate::default(), Meter::default());
@@ -196,6 +210,7 @@ fn a_suspect_that_is_gone_meanwhile_holds_up_nobody() {
 
 #[test]
 fn an_operator_sees_suspects_and_a_retry_leaves_one_crash() {
+    let _turn = take_turns();
     let folder = Folder::new();
     let kiln = folder.open();
     let id = suspect(&folder, &kiln, job("a", false), 3);

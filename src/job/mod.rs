@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict, record_alone};
 pub use ack::{Fence, JobError};
-pub(crate) use crash::{LONGEST, Lost, solitude, verdicts};
+pub(crate) use crash::{LONGEST, Lost, alone_at, solitude};
 pub use cron::{Cron, Schedule};
 pub use entry::{CronEntry, Missed};
 pub(crate) use entry::{DueSlots, Shot};

@@ -46,7 +46,7 @@ pub(super) struct Retention {
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
 /// | [`claim_ahead`](Self::claim_ahead) | 10 ms |
 /// | [`max_crashes`](Self::max_crashes) | 3 |
-/// | [`solitude`](Self::solitude) | 0.5 s |
+/// | [`solitude`](Self::solitude) | 5 s |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
 ///
 /// ```
@@ -96,7 +96,7 @@ impl RuntimeBuilder {
             claim_ahead: Duration::from_millis(10),
             rescue_after: None,
             max_crashes: 3,
-            solitude: Duration::from_millis(500),
+            solitude: Duration::from_secs(5),
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
         Self {

@@ -17,8 +17,9 @@ use crate::engine::{Crew, Cutoffs, News, Pruned};
 use crate::event::Event;
 
 /// How often another process's plain INSERT is looked for, a dead runtime's lock tried, and an ack that could not be
-/// written tried again: twice within the second that is promised would not be quiet.
-const LOOK: Duration = Duration::from_millis(700);
+/// written tried again. A second is promised: this, and what is left of it for the look itself and its transaction. More
+/// often would not be quiet, twice a second.
+const LOOK: Duration = Duration::from_millis(600);
 
 const SOON: Duration = Duration::from_millis(1);
 
