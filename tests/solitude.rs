@@ -222,3 +222,88 @@ fn an_operator_sees_suspects_and_a_retry_leaves_one_crash() {
     kiln.retry(id).unwrap();
     assert_eq!(get(&kiln, id).crashes, 1, "it runs alone, and may crash again");
 }
+
+#[test]
+fn all_handles_of_a_process_leave_a_suspect_alone_whichever_file_they_are_on() {
+    let _turn = take_turns();
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let kilns = [folder.open(), folder.open(), elsewhere.open(), Kiln::in_memory().unwrap()];
+    let (gate, inside) = (Gate::default(), Meter::default());
+    let first = Gate::default();
+    let build = |(kiln, queue): (&Kiln, &str)| {
+        let (first, gate, inside) = (first.clone(), gate.clone(), inside.clone());
+        let runtime = kiln.runtime().queue(queue, 2).solitude(Duration::MAX);
+        let runtime = runtime.worker_fn("job", move |job: &Running<Value>| {
+            let _inside = inside.enter();
+            match job.args["waits"] == true {
+                true if job.crashes > 0 => gate.pass(),
+                true => first.pass(),
+                false => {}
+            }
+        });
+        runtime.start().unwrap()
+    };
+    let queues = ["a", "b", "a", "a"];
+    let runtimes: Vec<_> = kilns.iter().zip(queues).map(build).collect();
+    let others = || -> Vec<Job> { (1..4).map(|n| enqueue(&kilns[n], job(queues[n], false))).collect() };
+
+    let running = enqueue(&kilns[3], job("a", true));
+    assert_eq!(running.state, State::Executing);
+    let suspect = suspect(&folder, &kilns[0], job("a", true), 1);
+    let held = others();
+    held.iter().for_each(|job| assert_eq!(job.state, State::Available, "the process is emptied"));
+    assert_eq!(get(&kilns[0], suspect).state, State::Available);
+    first.open();
+    reaches(&kilns[0], suspect, State::Executing);
+    let more = others();
+    more.iter().for_each(|job| assert_eq!(job.state, State::Available, "it has the process for itself"));
+    assert_eq!(inside.inside(), 1);
+    gate.open();
+    reaches(&kilns[0], suspect, State::Completed);
+    for jobs in [held, more] {
+        jobs.iter().zip(1..).for_each(|(job, n)| drop(reaches(&kilns[n], job.id, State::Completed)));
+    }
+    runtimes.iter().for_each(|runtime| assert_eq!(runtime.stop().unwritten, 0));
+}
+
+#[test]
+fn neither_a_suspect_nor_who_it_waits_for_holds_up_another_handle_for_longer_than_it_may() {
+    let _turn = take_turns();
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let (kiln, other) = (folder.open(), elsewhere.open());
+    let (gate, inside) = (Gate::default(), Meter::default());
+    let runtimes = [&kiln, &other].map(|kiln| runtime(kiln, &gate, &inside).solitude(ms(20)).start().unwrap());
+    let endless = enqueue(&other, job("a", true));
+    assert_eq!(endless.state, State::Executing);
+    let suspects = [1, 2].map(|crashes| suspect(&folder, &kiln, job("a", true), crashes));
+    suspects.iter().for_each(|id| drop(reaches(&kiln, *id, State::Executing)));
+    let more = enqueue(&other, job("a", false));
+    reaches(&other, more.id, State::Completed);
+    assert_eq!(get(&other, endless.id).state, State::Executing);
+    gate.open();
+    suspects.iter().for_each(|id| assert_eq!(reaches(&kiln, *id, State::Completed).crashes, 0));
+    runtimes.iter().for_each(|runtime| assert_eq!(runtime.stop().unwritten, 0));
+}
+
+#[test]
+fn a_handle_that_stops_with_a_suspect_running_or_waiting_holds_up_no_other() {
+    let _turn = take_turns();
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let (kiln, other) = (folder.open(), elsewhere.open());
+    let (gate, inside) = (Gate::default(), Meter::default());
+    let build = |kiln: &Kiln| runtime(kiln, &gate, &inside).solitude(Duration::MAX).start().unwrap();
+    let bystander = build(&other);
+    for crashes in [1, 2] {
+        let own = build(&kiln);
+        let waits = suspect(&folder, &kiln, job("a", true), crashes);
+        reaches(&kiln, waits, State::Executing);
+        let held = enqueue(&other, job("a", false));
+        assert_eq!(held.state, State::Available);
+        // Its thread goes on, and nobody waits for it.
+        assert_eq!(own.stop_within(Duration::ZERO).cut, 1);
+        reaches(&other, held.id, State::Completed);
+        kiln.cancel(waits).unwrap();
+    }
+    gate.open();
+    bystander.stop();
+}

@@ -104,7 +104,7 @@ impl Folder {
         assert_eq!(self.runtimes(), 0, "rows of runtimes");
     }
 
-    fn look(&self) -> Connection {
+    pub fn look(&self) -> Connection {
         let conn = Connection::open(self.database()).unwrap();
         conn.busy_timeout(DEADLINE).unwrap();
         conn

@@ -16,6 +16,7 @@ mod rescue;
 mod sidecars;
 mod stop;
 mod together;
+mod watch;
 mod workers;
 
 use std::fmt::Display;
