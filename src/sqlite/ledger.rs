@@ -235,9 +235,9 @@ impl Remains {
     }
 }
 
-/// Whether these are the first bytes of a sidecar, of whatever start.
+/// Whether these are the first bytes of a sidecar, of whatever start and whatever kiln.
 pub(super) fn is_head(bytes: &[u8]) -> bool {
-    bytes.starts_with(MAGIC.as_bytes())
+    bytes.starts_with(b"kiln runtime ")
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use crate::folder::{Folder, finished, job, wait_for};
 use crate::report;
 use crate::workers::{Bomb, Deaf, Held, Mood, Moody, abandonments, rescued, runtime};
 
-/// What is promised is a second; this is for machines that have much else to do.
+/// For machines that have much else to do. That each rescue comes within a second, less what the machine loses, is shown
+/// where processes are killed at random.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Enqueues held jobs, and waits until all of them run in that child.
