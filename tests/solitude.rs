@@ -307,3 +307,24 @@ fn a_handle_that_stops_with_a_suspect_running_or_waiting_holds_up_no_other() {
     gate.open();
     bystander.stop();
 }
+
+#[test]
+fn of_several_suspects_the_one_that_began_last_runs_first_whichever_queue_it_is_in() {
+    let _turn = take_turns();
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let began = [3, 1, 4, 2, 4];
+    let ids: Vec<i64> = (0..began.len()).map(|n| suspect(&folder, &kiln, job(["a", "b"][n % 2], false), 1)).collect();
+    let conn = stranger(&folder.db());
+    for (id, began) in ids.iter().zip(began) {
+        conn.execute("UPDATE kiln_jobs SET attempted_at = ?2 WHERE id = ?1", (id, began)).unwrap();
+    }
+    let order = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let told = std::sync::Arc::clone(&order);
+    let runtime = kiln.runtime().queue("a", 5).queue("b", 5).solitude(Duration::MAX);
+    let runtime = runtime.worker_fn("job", move |job: &Running<Value>| told.lock().push(job.id)).start().unwrap();
+    ids.iter().for_each(|id| drop(reaches(&kiln, *id, State::Completed)));
+    // Of two that began at once, the first in claim order.
+    assert_eq!(*order.lock(), [2, 4, 0, 3, 1].map(|n| ids[n]));
+    runtime.stop();
+}

@@ -72,7 +72,7 @@ fn kills_at_random_moments_lose_nothing_double_nothing_and_invent_nothing() {
     report(
         "processes are killed with jobs executing, beside runtimes that live",
         format!("{kills} kills"),
-        &format!("each rescued within a second ({most} ms at the most)"),
+        format!("each rescued within a second ({most} ms at the most)"),
     );
     report(
         "a job's process is killed during it",
