@@ -257,7 +257,8 @@ fn all_handles_of_a_process_leave_a_suspect_alone_whichever_file_they_are_on() {
     reaches(&kilns[0], suspect, State::Executing);
     let more = others();
     more.iter().for_each(|job| assert_eq!(job.state, State::Available, "it has the process for itself"));
-    assert_eq!(inside.inside(), 1);
+    until("it runs", || inside.inside() == 1);
+    assert_eq!(inside.most(), 1);
     gate.open();
     reaches(&kilns[0], suspect, State::Completed);
     for jobs in [held, more] {
@@ -296,7 +297,7 @@ fn a_handle_that_stops_with_a_suspect_running_or_waiting_holds_up_no_other() {
     for crashes in [1, 2] {
         let own = build(&kiln);
         let waits = suspect(&folder, &kiln, job("a", true), crashes);
-        reaches(&kiln, waits, State::Executing);
+        until("it runs", || inside.inside() == crashes as usize);
         let held = enqueue(&other, job("a", false));
         assert_eq!(held.state, State::Available);
         // Its thread goes on, and nobody waits for it.

@@ -110,8 +110,10 @@ impl Seen {
         let mut waits = BTreeMap::new();
         for (&pid, &dead) in &story.dead {
             let node = node(pid);
-            let at_the_end = self.0.partition_point(|look| look.to <= dead.micros);
-            if !self.0[at_the_end..].iter().take(2).any(|look| look.executing.contains(&node)) {
+            // The last look before, and those that saw its end.
+            let before = self.0.partition_point(|look| look.to <= story.kills[&pid].micros).saturating_sub(1);
+            let mut about = self.0[before..].iter().take_while(|look| look.from <= dead.micros);
+            if !about.any(|look| look.executing.contains(&node)) {
                 continue;
             }
             let rescued = self.rescued(pid, dead);
