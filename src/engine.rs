@@ -45,7 +45,8 @@ pub(crate) trait Engine: Send + Sync {
     /// Makes a batch of due jobs of these queues available.
     fn stage(&self, queues: &[String], now: Timestamp, batch: u32, told: Told<'_>) -> Result<Staged>;
 
-    /// Rescues the jobs whose runtime is dead, and discards available ones without an attempt left; a batch of them.
+    /// Rescues the jobs whose runtime is dead, a batch in a transaction, and discards a batch of available ones without an
+    /// attempt left.
     fn rescue(&self, now: Timestamp, batch: u32, told: Told<'_>) -> Result<u64>;
 
     /// Abandons the attempts claimed before `before`, whoever owns them: where liveness cannot be told.
@@ -129,6 +130,9 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Where a runtime that has joined writes down what it has not begun; `None` where that would help nobody.
     fn ledger(&self, runtime: &str) -> Option<Arc<dyn Ledger>>;
+
+    /// An attempt goes on without its runtime, or ends after that: it is in the process, and in no row.
+    fn stray(&self, begins: bool);
 
     /// Runs a turn for somebody who is no crew.
     #[cfg(feature = "testing")]
@@ -218,6 +222,8 @@ pub(crate) struct Member {
     pub started_at: Timestamp,
     /// How many crashes a job may have that it executes; with 0 they are not counted.
     pub max_crashes: u32,
+    /// Whether it runs a job alone that may have had one.
+    pub solitude: bool,
     /// Jobs whose rows it found to be damaged, and leaves alone.
     pub damaged: Arc<Mutex<HashSet<i64>>>,
 }

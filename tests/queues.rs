@@ -848,7 +848,7 @@ fn a_pause_and_its_end_reach_another_process_within_100_ms() {
         took.sort_unstable();
         let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
         println!("from the call of {what} to what came of it elsewhere: median {median:?}, worst {worst:?}");
-        // Without the bell it would be the next look at the file, 700 ms later at the most.
+        // Without the bell it would be the next look at the file, 600 ms later at the most.
         assert!(median < Duration::from_millis(100), "{took:?}");
     }
 }
@@ -914,7 +914,7 @@ fn a_stop_and_a_start_for_all_reach_another_process_within_100_ms() {
         took.sort_unstable();
         let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
         println!("from the call of {what} to what came of it elsewhere: median {median:?}, worst {worst:?}");
-        // Without the bell it would be the next look at the file, 700 ms later at the most.
+        // Without the bell it would be the next look at the file, 600 ms later at the most.
         assert!(median < Duration::from_millis(100), "{took:?}");
     }
 }

@@ -362,7 +362,7 @@ fn an_enqueue_by_another_handle_starts_the_job_at_once() {
         })
         .collect();
     println!("begun after {took:?}");
-    // Without a bell, each would wait for the next look at the file, which comes every 700 ms.
+    // Without a bell, each would wait for the next look at the file, which comes every 600 ms.
     took.remove(0);
     let quickest = took.into_iter().min().unwrap();
     assert!(quickest < ms(350), "the quickest took {quickest:?}");

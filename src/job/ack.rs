@@ -3,7 +3,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::crash::Crash;
+use super::crash::{Crash, noted};
 use super::new::later;
 use super::{JobError, Json, Outcome, State};
 
@@ -174,7 +174,9 @@ impl Ack {
             attempt: row.attempt,
             scheduled_at: None,
             meta: None,
-            errors: self.error().map(|error| JobError::add_to(&row.errors, now, self.fence.attempt, error.to_owned())),
+            errors: self.error().map(|error| {
+                noted(JobError::add_to(&row.errors, now, self.fence.attempt, error.to_owned()), &self.verdict)
+            }),
             crashes: self.crashes(row),
         };
         match &self.verdict {
@@ -207,7 +209,7 @@ impl Ack {
                 settled.attempt = (row.attempt - 1).max(0);
             }
             Verdict::Crash { crash: Crash::Last, .. } => settled.state = living(State::Discarded),
-            Verdict::Crash { crash: Crash::Together | Crash::Innocent, .. } => {
+            Verdict::Crash { crash: Crash::Together, .. } => {
                 settled.state = living(State::Available);
                 settled.attempt = (row.attempt - 1).max(0);
                 settled.meta = Some(count(&row.meta, "rescued").into());
@@ -226,7 +228,6 @@ impl Ack {
     /// A job that ended by itself has shown that it can.
     fn crashes(&self, row: &Standing) -> Option<i64> {
         match &self.verdict {
-            Verdict::Crash { crash: Crash::Innocent, .. } => None,
             Verdict::Crash { .. } => Some(row.crashes.saturating_add(1)),
             Verdict::Release | Verdict::Abandon { .. } => None,
             _ => (row.crashes != 0).then_some(0),
@@ -299,7 +300,6 @@ mod tests {
             Verdict::Abandon { error: error() },
             Verdict::Crash { error: error(), crash: Crash::Alone },
             Verdict::Crash { error: error(), crash: Crash::Together },
-            Verdict::Crash { error: error(), crash: Crash::Innocent },
             Verdict::Crash { error: error(), crash: Crash::Last },
         ] {
             let row = Standing { cancel_requested: true, ..standing() };
@@ -330,17 +330,18 @@ mod tests {
     fn a_crash_counts_and_its_attempt_where_that_is_known_to_be_its_own() {
         let at = Timestamp::UNIX_EPOCH;
         let settled = |crash, attempt| {
-            let ack = ack(Verdict::Crash { error: "e".into(), crash });
-            let settled = ack.settle(&Standing { attempt, ..standing() }, at);
-            assert_eq!(settled.crashes, (crash != Crash::Innocent).then_some(3));
-            assert_eq!(JobError::read_all(&settled.errors.unwrap()).len(), 1);
+            let crashed = ack(Verdict::Crash { error: "e".into(), crash });
+            let settled = crashed.settle(&Standing { attempt, ..standing() }, at);
+            assert_eq!(settled.crashes, Some(3));
+            let errors = settled.errors.unwrap();
+            assert_eq!(crate::job::alone_at(&errors, 1), i64::from(crash != Crash::Together), "{errors}");
             let rescued = settled.meta.map(|meta| meta.get("rescued").and_then(|count| count.as_i64()));
             (settled.state, settled.attempt, rescued.flatten())
         };
         assert_eq!(settled(Crash::Alone, 2), (State::Available, 2, Some(1)));
         assert_eq!(settled(Crash::Alone, 5), (State::Discarded, 5, None), "it was the last");
         assert_eq!(settled(Crash::Together, 2), (State::Available, 1, Some(1)));
-        assert_eq!(settled(Crash::Innocent, 5), (State::Available, 4, Some(1)));
+        assert_eq!(settled(Crash::Together, 5), (State::Available, 4, Some(1)));
         assert_eq!(settled(Crash::Last, 2), (State::Discarded, 2, None));
     }
 }

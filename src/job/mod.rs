@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 
 pub use ack::Fence;
 pub(crate) use ack::{Ack, Attempt, End, Note, Notes, Standing, Verdict};
-pub(crate) use crash::{LONGEST, Lost, solitude, verdicts};
+pub(crate) use crash::{LONGEST, Lost, alone_at, solitude};
 pub use cron::{Cron, Schedule};
 pub use entry::{CronEntry, Missed};
 pub(crate) use entry::{DueSlots, Shot};

@@ -46,7 +46,7 @@ pub(super) struct Retention {
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
 /// | [`claim_ahead`](Self::claim_ahead) | 10 ms |
 /// | [`max_crashes`](Self::max_crashes) | 3 |
-/// | [`solitude`](Self::solitude) | 0.5 s |
+/// | [`solitude`](Self::solitude) | 5 s |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
 ///
 /// ```
@@ -96,7 +96,7 @@ impl RuntimeBuilder {
             claim_ahead: Duration::from_millis(10),
             rescue_after: None,
             max_crashes: 3,
-            solitude: Duration::from_millis(500),
+            solitude: Duration::from_secs(5),
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
         Self {
@@ -237,9 +237,17 @@ impl RuntimeBuilder {
     /// [alone](Self::solitude), so that it is known the next time; one that ends by itself, in whichever way, is like any
     /// other again. How often its process died is in [`Job::crashes`], and an entry in its [`errors`](Job::errors) says so.
     ///
+    /// What counts towards the limit is every crash that a job was alone at, and of those among others the first. A crash
+    /// among others discards nobody. So with 3 a job that takes its process down ends after one crash among others and two
+    /// alone, or after three alone; and one that was only ever there when others did it is not discarded, however often.
+    ///
+    /// All of the process counts as company: jobs of other runtimes in it, of other files and of a database in memory,
+    /// and threads of jobs that were written off or cut.
+    ///
     /// A cut of the machine's power is no crash of a job, as far as the system tells one start of the machine from another
-    /// (Linux does), nor is a [stop](Runtime::stop). A process that is killed is, whoever did it and why: a program that is
-    /// often ended while long jobs run should stop its runtime, or allow for more.
+    /// (Linux does), nor is a [stop](Runtime::stop). A process that is killed is, whoever did it and why, a person, the
+    /// system or a job of another process: that leaves no trace. A job that is alone at two such ends, or three, is discarded
+    /// for nothing it did: a program that is often ended while long jobs run should stop its runtime, or allow for more.
     ///
     /// `u32::MAX` discards no job for it. With 0 crashes are not counted and no job runs alone: every attempt at which a
     /// process died counts, until [`max_attempts`](Job::max_attempts).
@@ -259,17 +267,22 @@ impl RuntimeBuilder {
 
     /// How long others wait for a job that is to run alone, since its process died while it was executing: so long after
     /// its first [crash](Self::max_crashes), and ten times as long with each one more. A claim that comes to such a job
-    /// takes nothing more, of any queue, until the jobs that run have ended; then it takes this one, and nothing else
-    /// until it has ended. All runtimes of one handle and its clones do so together; those of other processes go on.
+    /// takes nothing more, of any queue, until the jobs that run have ended; then it takes such a job, and nothing else
+    /// until that has ended: of several the one that began last before, which is the likeliest. All runtimes of the process
+    /// do so together, those of other handles and other files with them, since a process dies as a whole; those of other
+    /// processes go on.
     ///
     /// Where the others do not end within this time it begins beside them, and where it does not end itself within this
-    /// time others begin beside it: no job that takes long keeps the others waiting for longer. So a job that takes its
-    /// process down within this time is found at once, and one that does so later when its process has died together with
-    /// it again and again: of those that have had [`max_crashes`](Self::max_crashes), the one that began last is taken
-    /// for it.
+    /// time others begin beside it: no job that takes long keeps the others waiting for longer. A job that takes its process
+    /// down within this time is found at once; one that does so later crashes among others first, once more for each
+    /// factor of ten, until it is alone for long enough. Nobody is discarded on a guess meanwhile.
     ///
-    /// With a second or less, all jobs of a process that was killed run again within about that time. `Duration::MAX` lets
-    /// the others wait to the end; `Duration::ZERO` lets none wait, and no job runs alone.
+    /// After a kill the jobs of the process are available again within a second, and at first run one at a time. Those that
+    /// end within this time follow each other; with the first that does not all begin at once. So it is the longest that
+    /// they, and whatever is enqueued meanwhile, wait for one that takes long: 5 s is for jobs that first fill the memory, or
+    /// get to the broken page of a document. `Duration::MAX` lets the others wait to the end; `Duration::ZERO` lets none
+    /// wait, and no job runs alone: an attempt that was lost among others counts then, until
+    /// [`max_attempts`](Job::max_attempts).
     ///
     /// ```
     /// use std::time::Duration;

@@ -268,6 +268,7 @@ impl House {
     /// A thread that was written off has come back after all.
     pub fn unstuck(&self) {
         self.stuck.fetch_sub(1, Ordering::AcqRel);
+        self.engine().stray(false);
         self.engine().turn();
     }
 
@@ -305,8 +306,7 @@ impl House {
     pub fn give_back_running(&self) -> usize {
         let runs: Vec<Run> = self.runs.lock().drain().map(|(_, run)| run).collect();
         for run in &runs {
-            run.lane.write_off();
-            self.stuck.fetch_add(1, Ordering::AcqRel);
+            self.goes_on_alone(&run.lane);
         }
         let count = runs.len();
         for run in runs {
@@ -365,10 +365,18 @@ impl House {
         let delay = self.workers.get(&job.worker).map(|worker| execute::delay(self, &**worker, &job));
         let end = End::Failed(error, delay.unwrap_or_default());
         if let Some(Settled { lane, .. }) = self.settle(fence, end, None, Instant::now()) {
-            self.stuck.fetch_add(1, Ordering::AcqRel);
-            lane.write_off();
+            self.goes_on_alone(&lane);
             self.observers().tell(|| Event::Stuck { job: (&*job).into() });
         }
+    }
+}
+
+impl House {
+    /// A thread of this lane is on its own from now on, with its attempt.
+    fn goes_on_alone(&self, lane: &Lane) {
+        self.engine().stray(true);
+        self.stuck.fetch_add(1, Ordering::AcqRel);
+        lane.write_off();
     }
 }
 

@@ -16,8 +16,9 @@ use crate::Error;
 use crate::engine::{Crew, Cutoffs, News, Pruned};
 
 /// How often another process's plain INSERT is looked for, a dead runtime's lock tried, and an ack that could not be
-/// written tried again: twice within the second that is promised would not be quiet.
-const LOOK: Duration = Duration::from_millis(700);
+/// written tried again. A second is promised: this, and what is left of it for the look itself and its transaction. More
+/// often would not be quiet, twice a second.
+const LOOK: Duration = Duration::from_millis(600);
 
 const SOON: Duration = Duration::from_millis(1);
 
@@ -271,5 +272,95 @@ impl House {
 
     fn ring_all(&self) {
         self.hear(&News { all_queues: true, ..News::default() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::engine::Member;
+    use crate::{Filter, Kiln, Running, State};
+
+    /// A runtime whose scheduler is this test.
+    fn keepers(kiln: &Kiln) -> Keepers {
+        let runtime = kiln.runtime().worker_fn("w", |_: &Running<()>| ()).build().unwrap();
+        let member = Member {
+            id: kiln.dice().name(),
+            node: kiln.node().to_owned(),
+            workers: runtime.workers.names(),
+            started_at: kiln.clock().now(),
+            max_crashes: 3,
+            solitude: true,
+            damaged: Arc::default(),
+        };
+        let (workers, plans) = (runtime.workers.clone(), Arc::clone(&runtime.plans));
+        let house = House::new(kiln.clone(), member, runtime.settings, workers, Vec::new(), plans);
+        kiln.engine().join(&house.member, house.clone()).unwrap();
+        Keepers::new(house, runtime.cron_keeper())
+    }
+
+    fn leave(keepers: &Keepers) {
+        let engine = keepers.house.engine();
+        engine.retire(&keepers.house.member.id).unwrap();
+        engine.leave(&keepers.house.member.id);
+    }
+
+    /// Jobs of a worker that nobody knows, executing in a runtime whose lock is free.
+    fn die(file: &Path, jobs: usize) {
+        let id = "0123456789abcdef0123456789abcdef";
+        std::fs::write(format!("{}-kiln-{id}", file.display()), "").unwrap();
+        let conn = Connection::open(file).unwrap();
+        let sql = "INSERT INTO kiln_jobs (worker, state, attempt, attempted_at, attempted_by)
+                   VALUES ('ghost', 'executing', 1, 1, json_array('there', ?1))";
+        conn.execute_batch("BEGIN").unwrap();
+        (0..jobs).for_each(|_| assert_eq!(conn.execute(sql, [id]).unwrap(), 1));
+        conn.execute_batch("COMMIT").unwrap();
+    }
+
+    #[test]
+    fn what_a_look_finds_dead_is_rescued_in_that_look_however_much_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jobs.db");
+        let kiln = Kiln::open(&file).unwrap();
+        let mut keepers = keepers(&kiln);
+        keepers.tick(Wake::default());
+        die(&file, 3 * RESCUE_BATCH as usize);
+        keepers.look = Instant::now();
+        keepers.tick(Wake::default());
+        assert_eq!(kiln.count(Filter::new()).unwrap().state(State::Available), 3 * u64::from(RESCUE_BATCH));
+        leave(&keepers);
+    }
+
+    #[test]
+    fn looks_are_never_further_apart_than_what_leaves_a_part_of_the_second_that_is_promised() {
+        assert!(LOOK <= Duration::from_millis(600));
+        let kiln = Kiln::in_memory().unwrap();
+        let mut keepers = keepers(&kiln);
+        let all: [fn(&mut Wake); 4] = [
+            |_| (),
+            |wake| wake.expected = true,
+            |wake| wake.carry_on = true,
+            |wake| (wake.due, wake.crons) = (true, true),
+        ];
+        for set in all {
+            let mut wake = Wake::default();
+            set(&mut wake);
+            // One that is expected is looked for soon, and then more and more rarely.
+            for wake in std::iter::once(wake).chain([Wake::default(); 15]) {
+                let now = Instant::now();
+                let rest = keepers.tick(wake);
+                assert!(rest <= keepers.look && keepers.look <= Instant::now() + LOOK);
+                if !wake.expected {
+                    keepers.look = now;
+                    keepers.tick(Wake::default());
+                    assert!(keepers.look > now, "it looks when it is time");
+                }
+            }
+        }
+        leave(&keepers);
     }
 }

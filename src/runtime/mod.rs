@@ -162,6 +162,7 @@ impl Runtime {
             workers: self.workers.names(),
             started_at: self.kiln.clock().now(),
             max_crashes: self.settings.max_crashes,
+            solitude: !self.settings.solitude.is_zero(),
             damaged: Arc::default(),
         };
         let id = member.id.clone();

@@ -16,7 +16,7 @@ use crate::engine::{Claimed, Demand, Done, Member, Turn};
 use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
 
 /// The turns of the runtimes in this process.
-pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) -> Result<Vec<Done>> {
+pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &Solitude) -> Result<Vec<Done>> {
     let mut done = Vec::with_capacity(turns.len());
     if turns.is_empty() {
         return Ok(done);
@@ -25,15 +25,21 @@ pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &mut Solitude) ->
         done.push(Done { acked: acknowledge_all(tx, &turn.acks, turn.now)?, ..Done::default() });
     }
     let mut room = solitude.room(turns, Instant::now());
-    if let Some(queue) = room.waits() {
-        claim_waiting(tx.conn, turns, &mut done, &mut room, &queue)?;
+    if let Some(queue) = room.waits()
+        && !still_waits(tx.conn, turns, &mut done, &mut room, &queue)?
+    {
+        room.nobody_waits();
     }
-    for (turn, done) in turns.iter().zip(&mut done) {
+    for (n, turn) in turns.iter().enumerate() {
         for demand in &turn.demands {
-            done.more |= claim_queue(tx.conn, turn, demand, done, &mut room)?;
+            match claim_queue(tx.conn, turn, demand, &mut done[n], &mut room)? {
+                Met::All => {}
+                Met::Enough => done[n].more = true,
+                Met::Suspect => drop(claim_suspect(tx.conn, turns, &mut done, &mut room)?),
+            }
         }
-        done.until = room.until();
     }
+    done.iter_mut().for_each(|done| done.until = room.until());
     Ok(done)
 }
 
@@ -50,7 +56,7 @@ pub(super) struct Taken {
 #[cfg(feature = "testing")]
 impl Op for Taken {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let done = turns(tx, std::slice::from_ref(&self.turn), &mut Solitude::default())?;
+        let done = turns(tx, std::slice::from_ref(&self.turn), &Solitude::apart())?;
         self.done = done.into_iter().next().unwrap_or_default();
         Ok(())
     }
@@ -173,45 +179,81 @@ fn standing(row: &rusqlite::Row<'_>) -> rusqlite::Result<Standing> {
 /// How often a claim goes on to the next jobs when those it found had expired.
 const ROUNDS: u32 = 16;
 
-/// Claims the suspect that waits in this queue, once it can be alone; whoever came before it meanwhile.
-fn claim_waiting(conn: &Connection, turns: &[Turn], done: &mut [Done], room: &mut Room<'_>, queue: &str) -> Result<()> {
+/// Looks after the suspect that waits in this queue: claims one where nothing runs any more; says whether it is there.
+fn still_waits(conn: &Connection, turns: &[Turn], done: &mut [Done], room: &mut Room<'_>, queue: &str) -> Result<bool> {
+    if room.is_empty() {
+        return claim_suspect(conn, turns, done, room);
+    }
     let mut asked = false;
-    for (turn, done) in turns.iter().zip(done) {
-        for demand in turn.demands.iter().filter(|demand| *demand.queue == *queue) {
-            if turn.runtime.workers.is_empty() {
-                continue;
-            }
-            asked = true;
-            let found = available(conn, queue, &turn.runtime, demand.limit)?;
-            let is_next = |job: &Job| room.is_suspect(turn, job) && !has_expired(job, turn);
-            let Some(suspect) = found.into_iter().find(is_next) else { continue };
-            if room.is_empty() && room.place(turn, &suspect) == Place::Alone {
-                done.claimed.push(claim_job(suspect, turn));
-                done.alone = true;
-                store_claims(conn, &done.claimed, turn)?;
-            }
-            return Ok(());
+    for (turn, demand) in demands(turns).filter(|(_, demand)| *demand.queue == *queue) {
+        asked = true;
+        let found = available(conn, queue, &turn.runtime, demand.limit)?;
+        if found.iter().any(|job| room.is_suspect(turn, job) && !has_expired(job, turn)) {
+            return Ok(true);
         }
     }
-    if asked || room.is_empty() {
-        room.nobody_waits();
+    Ok(!asked)
+}
+
+/// Claims a suspect by itself, where nothing runs: of all that could be claimed the one that began last before. Says whether
+/// there is any.
+fn claim_suspect(conn: &Connection, turns: &[Turn], done: &mut [Done], room: &mut Room<'_>) -> Result<bool> {
+    let mut last: Option<(usize, Job)> = None;
+    for (n, turn) in turns.iter().enumerate() {
+        for (_, demand) in demands(std::slice::from_ref(turn)) {
+            let found = available(conn, &demand.queue, &turn.runtime, demand.limit)?;
+            for job in found.into_iter().filter(|job| room.is_suspect(turn, job) && !has_expired(job, turn)) {
+                // Of several that began at once, the first in claim order.
+                if last.as_ref().is_none_or(|(_, last)| last.attempted_at < job.attempted_at) {
+                    last = Some((n, job));
+                }
+            }
+        }
     }
-    Ok(())
+    let Some((n, suspect)) = last else { return Ok(false) };
+    if room.place(&turns[n], &suspect) == Place::Alone {
+        claim_alone(suspect, &turns[n], &mut done[n], room);
+        store_claims(conn, &done[n].claimed, &turns[n])?;
+    }
+    Ok(true)
+}
+
+fn claim_alone(suspect: Job, turn: &Turn, done: &mut Done, room: &Room<'_>) {
+    let claimed = claim_job(suspect, turn);
+    room.mark(claimed.attempt.fence);
+    done.claimed.push(claimed);
+    done.alone = true;
+}
+
+/// Whatever is asked for by somebody who could execute it.
+fn demands(turns: &[Turn]) -> impl Iterator<Item = (&Turn, &Demand)> {
+    let able = turns.iter().filter(|turn| !turn.runtime.workers.is_empty());
+    able.flat_map(|turn| turn.demands.iter().map(move |demand| (turn, demand)))
+}
+
+/// What a claim for a demand came to.
+enum Met {
+    /// All there is for now.
+    All,
+    /// There may be more that it did not get to.
+    Enough,
+    /// A suspect, with nothing else running or claimed.
+    Suspect,
 }
 
 fn has_expired(job: &Job, turn: &Turn) -> bool {
     job.expires_at.is_some_and(|at| at <= turn.now)
 }
 
-/// Claims for a demand; says whether there may be more that it did not get to.
-fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done, room: &mut Room<'_>) -> Result<bool> {
+/// Claims for a demand.
+fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done, room: &mut Room<'_>) -> Result<Met> {
     let workers = &turn.runtime.workers;
     if workers.is_empty() {
-        return Ok(false);
+        return Ok(Met::All);
     }
     if room.is_closed() {
         done.held = true;
-        return Ok(false);
+        return Ok(Met::All);
     }
     let first = done.claimed.len();
     for _ in 0..ROUNDS {
@@ -222,12 +264,13 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done,
                 done.expired.push(job);
                 continue;
             }
+            if room.is_empty() && room.is_suspect(turn, &job) {
+                done.held = true;
+                return Ok(Met::Suspect);
+            }
             match room.place(turn, &job) {
                 Place::Free => done.claimed.push(claim_job(job, turn)),
-                Place::Alone => {
-                    done.claimed.push(claim_job(job, turn));
-                    done.alone = true;
-                }
+                Place::Alone => claim_alone(job, turn, done, room),
                 Place::None => {}
             }
             if room.is_closed() {
@@ -237,10 +280,10 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done,
         }
         store_claims(conn, &done.claimed[begin..], turn)?;
         if done.held || done.expired.len() == expired {
-            return Ok(false);
+            return Ok(Met::All);
         }
     }
-    Ok(true)
+    Ok(Met::Enough)
 }
 
 fn available(conn: &Connection, queue: &str, runtime: &Member, limit: usize) -> Result<Vec<Job>> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ledger::Rules;
 use super::write::{Need, Op, Tx};
 use super::{Sqlite, keep, look, queues, rows, sql, verbs};
 use crate::Result;
@@ -10,7 +11,15 @@ use crate::engine::{Crew, Engine, Member};
 
 impl Sqlite {
     pub(super) fn join_with_bell(&self, member: &Member, crew: Arc<dyn Crew>) -> Result<()> {
-        self.live.enter(&member.id, member.max_crashes)?;
+        let rules = Rules { max_crashes: member.max_crashes, solitude: member.solitude };
+        self.live.enter(&member.id, rules)?;
+        let writer = Arc::downgrade(&self.writer);
+        let wake = move || {
+            if let Some(writer) = writer.upgrade() {
+                writer.crews().iter().for_each(|(_, crew)| crew.carry_on());
+            }
+        };
+        self.writer.solitude.enter(&member.id, self.live.file(), self.live.ledger(&member.id), Arc::new(wake));
         let named = self.read(|conn| {
             let owners = keep::executing(conn)?.into_iter().map(|attempt| attempt.runtime);
             Ok(owners.chain(look::members(conn)?.into_iter().map(|member| member.id)).collect())
@@ -43,7 +52,7 @@ impl Sqlite {
         });
         if let Err(error) = joined {
             let _ = self.retire(&member.id);
-            self.live.leave(&member.id);
+            self.leave(&member.id);
             return Err(error);
         }
         if let Some(bell) = bell {

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::claim::abandon;
-use super::ledger::Remains;
+use super::ledger::{Remains, Rules};
 use super::tally::Tally;
 use super::verbs::{deleting, exists, run, standing};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::{Changed, Cutoffs};
-use crate::job::{Ack, Fence, Lost, State, Verdict, verdicts};
+use crate::job::{Ack, Fence, Lost, State, Verdict, alone_at};
 
 pub(super) struct Stage {
     pub queues: Vec<String>,
@@ -87,6 +87,8 @@ pub(super) struct Rescue {
     pub rescued: Tally,
     /// Of the dead, those of whom nothing is left.
     pub forgotten: HashSet<String>,
+    /// There are more than fit into one transaction.
+    pub more: bool,
 }
 
 pub(super) enum Whose {
@@ -98,7 +100,7 @@ pub(super) enum Whose {
 
 impl Rescue {
     pub fn new(whose: Whose, now: Timestamp, batch: u32, rescued: Tally) -> Self {
-        Self { whose, now, batch, rescued, forgotten: HashSet::new() }
+        Self { whose, now, batch, rescued, forgotten: HashSet::new(), more: false }
     }
 }
 
@@ -106,9 +108,9 @@ impl Rescue {
 enum Found<'a> {
     /// No thread had begun it.
     NotBegun,
-    /// It was executing in this process when that died.
-    Suspect(&'a str, Lost),
-    /// Its owner is gone, and nobody knows how, or wants to.
+    /// It was executing when its process died, of which this is left.
+    Begun(&'a Remains, Lost),
+    /// Its owner is gone, and nobody knows how.
     Orphan(Verdict),
 }
 
@@ -117,13 +119,13 @@ impl Whose {
         match self {
             Whose::Dead(dead) => {
                 let remains = dead.get(runtime)?;
-                let max_crashes = remains.as_ref().map_or(0, |remains| remains.max_crashes);
+                let Rules { max_crashes, solitude } = remains.as_ref().map(|remains| remains.rules).unwrap_or_default();
                 let owner = format!("{runtime:?} on {node:?}");
-                let lost = Lost { fence: *fence, crashes: *crashes, max_crashes, owner };
+                let lost = Lost { fence: *fence, crashes: *crashes, alone: 0, max_crashes, solitude, owner };
                 Some(match remains {
                     Some(remains) if remains.has_not_begun(*fence) => Found::NotBegun,
-                    Some(remains) if max_crashes > 0 => Found::Suspect(&remains.process, lost),
-                    _ => Found::Orphan(lost.uncounted()),
+                    Some(remains) => Found::Begun(remains, lost),
+                    None => Found::Orphan(lost.uncounted()),
                 })
             }
             Whose::Older(before, here) => {
@@ -139,13 +141,13 @@ impl Op for Rescue {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
         let mut acks = Vec::new();
         let mut all = true;
-        let mut suspects: BTreeMap<&str, Vec<Lost>> = BTreeMap::new();
+        let mut deaths: BTreeMap<&str, Vec<(&Remains, Lost)>> = BTreeMap::new();
         for executing in executing(tx.conn)? {
             let fence = executing.fence;
             let verdict = match self.whose.find(&executing) {
                 None => continue,
-                Some(Found::Suspect(process, lost)) => {
-                    suspects.entry(process).or_default().push(lost);
+                Some(Found::Begun(remains, lost)) => {
+                    deaths.entry(&remains.process).or_default().push((remains, lost));
                     continue;
                 }
                 Some(Found::NotBegun) => Verdict::Release,
@@ -156,10 +158,14 @@ impl Op for Rescue {
                 false => all = false,
             }
         }
-        // Those of one process at once: which of them it was can be said of all of them only.
-        for lost in suspects.values() {
-            let ruled = lost.iter().zip(verdicts(lost));
-            acks.extend(ruled.map(|(lost, verdict)| Ack { fence: lost.fence, verdict }));
+        // Those of one process at once: whether one was alone can be said of all of them only.
+        for begun in deaths.into_values() {
+            let others = begun.len() - 1;
+            for (remains, mut lost) in begun {
+                lost.alone = crashes_alone(tx.conn, &lost)?;
+                let company = (others > 0 || !remains.tells_all(lost.fence)).then_some(others);
+                acks.push(Ack { fence: lost.fence, verdict: lost.verdict(company) });
+            }
         }
         self.rescued.clear();
         for ack in &acks {
@@ -170,6 +176,7 @@ impl Op for Rescue {
                 self.rescued.add(Changed { state, error: ack.error().map(str::to_owned), ..before });
             }
         }
+        self.more = !all;
         self.forgotten = match &self.whose {
             // A runtime is forgotten, and its sidecar with it, only once nothing of it is left.
             Whose::Dead(dead) if all => dead.keys().cloned().collect(),
@@ -181,6 +188,16 @@ impl Op for Rescue {
         let exhausted = (self.now.as_microsecond(), self.batch);
         self.rescued.run(tx.conn, sql::DISCARD_EXHAUSTED, exhausted, State::Discarded).map(|_| ())
     }
+}
+
+/// At how many of its crashes a job was alone.
+fn crashes_alone(conn: &Connection, lost: &Lost) -> Result<i64> {
+    if lost.crashes == 0 {
+        return Ok(0);
+    }
+    let read = |row: &rusqlite::Row<'_>| Ok(rows::text(row.get_ref(0)?));
+    let errors = conn.prepare_cached(sql::ERRORS).and_then(|mut select| select.query_one([lost.fence.id], read));
+    Ok(alone_at(&errors.map_err(failed)?, lost.crashes))
 }
 
 /// Whether there is an available job without an attempt left.

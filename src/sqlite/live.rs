@@ -6,13 +6,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::ledger::{self, Ledger, Remains};
+use super::ledger::{self, Ledger, Remains, Rules};
 use crate::error::Kind;
 use crate::{Error, Result};
+
+/// The kernel drops the locks of a process that ends one by one: so long after the first all are gone.
+const ENDING: Duration = Duration::from_millis(100);
 
 /// A sidecar that is not there may have been deleted under a living runtime; that one puts it back within this time.
 const MISSING: Duration = Duration::from_secs(4);
@@ -35,9 +39,9 @@ impl Live {
     }
 
     /// Takes the lock of a runtime that is to live here.
-    pub fn enter(&self, id: &str, max_crashes: u32) -> Result<()> {
+    pub fn enter(&self, id: &str, rules: Rules) -> Result<()> {
         let ledger = match self.sidecar(id) {
-            Some(path) => Some(Arc::new(Ledger::new(max_crashes, |content| create(&path, content))?)),
+            Some(path) => Some(Arc::new(Ledger::new(rules, |content| create(&path, content))?)),
             None => None,
         };
         self.held.lock().insert(id.to_owned(), ledger);
@@ -99,9 +103,21 @@ impl Live {
         }
     }
 
-    /// The dead among these, with what each has left, where that tells anything. Those whose process is just ending, so
-    /// that others of it have their lock still, are dead a moment later.
-    pub fn dead(&self, mut known: HashSet<String>) -> HashMap<String, Option<Remains>> {
+    /// The dead among these, with what each has left, where that tells anything. Where a process is just ending, so that
+    /// others of it have their lock still, all of it is waited for.
+    pub fn dead(&self, known: &HashSet<String>) -> HashMap<String, Option<Remains>> {
+        let until = Instant::now() + ENDING;
+        loop {
+            let (dead, ending) = self.look_for_dead(known.clone());
+            if !ending || Instant::now() >= until {
+                return dead;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Those whose whole process is dead, and whether one is just ending.
+    fn look_for_dead(&self, mut known: HashSet<String>) -> (HashMap<String, Option<Remains>>, bool) {
         let remains = |id: String| {
             let sidecar = self.sidecar(&id).filter(|sidecar| is_file(sidecar));
             let remains = sidecar.and_then(|sidecar| Remains::read(&sidecar));
@@ -109,12 +125,15 @@ impl Live {
         };
         let dead: Vec<String> = known.extract_if(|id| self.is_dead(id)).collect();
         if dead.is_empty() {
-            return HashMap::new();
+            return (HashMap::new(), false);
         }
         let living = known.into_iter().filter_map(|id| remains(id).1).map(|remains| remains.process);
         let living: HashSet<String> = living.collect();
         let ended = |remains: &Option<Remains>| remains.as_ref().is_none_or(|it| !living.contains(&it.process));
-        dead.into_iter().map(remains).filter(|(_, remains)| ended(remains)).collect()
+        let count = dead.len();
+        let dead: HashMap<_, _> = dead.into_iter().map(remains).filter(|(_, remains)| ended(remains)).collect();
+        let ending = dead.len() < count;
+        (dead, ending)
     }
 
     fn is_missing_for_long(&self, id: &str) -> bool {

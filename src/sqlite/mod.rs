@@ -211,15 +211,22 @@ impl Engine for Sqlite {
             self.read(|conn| Ok((keep::executing(conn)?, look::members(conn)?, keep::any_exhausted(conn)?)))?;
         let owners = executing.into_iter().map(|attempt| attempt.runtime);
         let known: HashSet<String> = owners.chain(members.into_iter().map(|member| member.id)).collect();
-        let dead = self.live.dead(known);
+        let dead = self.live.dead(&known);
         if dead.is_empty() && !exhausted {
             return Ok(0);
         }
-        let rescue = Rescue::new(Whose::Dead(dead), now, batch, Tally::new(&told));
-        let mut rescue = self.writer.write(Need::Ride, rescue)?;
-        rescue.forgotten.iter().for_each(|id| self.live.bury(id));
-        rescue.rescued.tell(&mut told);
-        Ok(rescue.rescued.count)
+        let mut rescue = Rescue::new(Whose::Dead(dead), now, batch, Tally::new(&told));
+        let mut rescued = 0;
+        // All that is found dead is rescued at once; the others on the file are let in between.
+        loop {
+            rescue = self.writer.write(Need::Ride, rescue)?;
+            rescue.forgotten.iter().for_each(|id| self.live.bury(id));
+            rescue.rescued.tell(&mut told);
+            rescued += rescue.rescued.count;
+            if !rescue.more {
+                return Ok(rescued);
+            }
+        }
     }
 
     fn rescue_older(&self, before: Timestamp, now: Timestamp, batch: u32, mut told: Told<'_>) -> Result<u64> {
@@ -362,7 +369,12 @@ impl Engine for Sqlite {
 
     fn leave(&self, runtime: &str) {
         self.writer.detach(runtime);
+        self.writer.solitude.leave(runtime);
         self.live.leave(runtime);
+    }
+
+    fn stray(&self, begins: bool) {
+        self.writer.solitude.stray(begins);
     }
 
     #[cfg(feature = "testing")]

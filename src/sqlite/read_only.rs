@@ -252,6 +252,8 @@ impl Engine for ReadOnly {
         refused()
     }
 
+    fn stray(&self, _: bool) {}
+
     fn compact(&self) -> Result<Compacted> {
         refused()
     }

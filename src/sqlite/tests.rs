@@ -20,7 +20,15 @@ fn engine() -> Sqlite {
 fn member() -> Arc<Member> {
     let workers = vec![WORKER.to_owned(), "app.Other".to_owned()];
     let damaged = Arc::default();
-    Arc::new(Member { id: "me".into(), node: "here".into(), workers, started_at: NOW, max_crashes: 0, damaged })
+    Arc::new(Member {
+        id: "me".into(),
+        node: "here".into(),
+        workers,
+        started_at: NOW,
+        max_crashes: 0,
+        solitude: false,
+        damaged,
+    })
 }
 
 /// A job in this state, an hour old, with an attempt behind it and more to come.

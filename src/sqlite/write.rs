@@ -68,6 +68,7 @@ pub(super) struct Writer {
     connection: Mutex<Link>,
     /// As a whole, so that a transaction takes them along for the price of a count.
     crews: RwLock<Arc<Crews>>,
+    pub solitude: Solitude,
     pub peers: Peers,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
@@ -89,11 +90,10 @@ struct Line {
     waiting: Vec<Arc<dyn Waiting>>,
 }
 
-/// The connection, the level of syncing it is set to, and who is to run alone.
+/// The connection, and the level of syncing it is set to.
 struct Link {
     conn: Connection,
     synced: Option<bool>,
-    solitude: Solitude,
     /// A sync failed, and what it concerned may be lost.
     doubtful: Cell<bool>,
     elder_keys: bool,
@@ -133,9 +133,9 @@ impl Writer {
                 elder_keys: exists(&conn, sql::ELDER_KEYS, []).unwrap_or(true),
                 conn,
                 synced: None,
-                solitude: Solitude::default(),
                 doubtful: Cell::new(false),
             }),
+            solitude: Solitude::new(),
             crews: RwLock::default(),
             peers: Peers::default(),
             telling: Mutex::default(),
@@ -307,7 +307,7 @@ impl Writer {
     /// One transaction: all of it, or nothing.
     fn attempt(&self, link: &mut Link, group: &mut Group<'_, '_>, crews: &[(String, Arc<dyn Crew>)]) -> Result<News> {
         let early: Option<Vec<Turn>> = if group.len() == 0 {
-            let turns: Vec<Turn> = crews.iter().map(|(_, crew)| crew.gather(&News::default())).collect();
+            let turns = self.gather(crews, &News::default());
             if turns.iter().all(Turn::is_empty) {
                 return Ok(News::default());
             }
@@ -327,19 +327,17 @@ impl Writer {
             }
         }
         let mut turns = early.unwrap_or_default();
-        let mut solitude = std::mem::take(&mut link.solitude);
         let result = self.inside(link, synced, false, |tx| {
             group.run(tx)?;
             if turns.is_empty() {
-                turns = crews.iter().map(|(_, crew)| crew.gather(&tx.news)).collect();
+                turns = self.gather(crews, &tx.news);
             }
-            let done = claim::turns(tx, &turns, &mut solitude)?;
+            let done = claim::turns(tx, &turns, &self.solitude)?;
             for (((_, crew), turn), done) in crews.iter().zip(&turns).zip(&done) {
                 crew.foresee(turn, done);
             }
             Ok(done)
         });
-        link.solitude = solitude;
         match result {
             Ok((done, news)) => {
                 self.line.lock().again |= done.iter().any(|done| done.more);
@@ -349,12 +347,19 @@ impl Writer {
                 Ok(news)
             }
             Err(error) => {
+                self.solitude.undo();
                 for ((_, crew), turn) in crews.iter().zip(turns) {
                     crew.give_back(turn, &error);
                 }
                 Err(error)
             }
         }
+    }
+
+    fn gather(&self, crews: &[(String, Arc<dyn Crew>)], news: &News) -> Vec<Turn> {
+        let turns = crews.iter().map(|(_, crew)| crew.gather(news)).collect::<Vec<_>>();
+        self.solitude.see(&turns, Instant::now());
+        turns
     }
 
     fn inside<T>(

@@ -59,6 +59,7 @@ impl Hand {
             workers: workers.into_iter().collect(),
             started_at: kiln.clock().now(),
             max_crashes: 0,
+            solitude: false,
             damaged: Arc::default(),
         };
         Self { kiln: kiln.clone(), member: Arc::new(member) }

@@ -101,6 +101,7 @@ impl Child {
         folder.log().kill(self.pid());
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        folder.log().dead(self.pid());
     }
 
     /// Waits until it ends by itself.
@@ -160,7 +161,10 @@ pub fn play() {
 
 fn work(folder: &Folder, orders: &Receiver<String>, queue: &str, threads: usize) {
     let kiln = folder.kiln();
-    let runtime = workers::runtime_of(&kiln, folder, queue, threads).start().unwrap();
+    // As those do whose jobs are not known to be harmless.
+    let solitude = Duration::from_millis(500);
+    let runtime = workers::runtime_of(&kiln, folder, queue, threads).solitude(solitude).start().unwrap();
+    folder.log().lives();
     say("started");
     assert_eq!(orders.recv().unwrap(), "stop");
     let report = runtime.stop();

@@ -55,6 +55,11 @@ impl Folder {
         Kiln::builder(self.database()).node(node(process::id())).open().unwrap()
     }
 
+    /// Another database in the same folder, opened by the same.
+    pub fn other_kiln(&self) -> Kiln {
+        Kiln::builder(self.path.join("other.db")).node(node(process::id())).open().unwrap()
+    }
+
     /// Lets all jobs go that are held.
     pub fn release(&self) {
         fs::write(self.path.join("release"), "").unwrap();
@@ -99,7 +104,7 @@ impl Folder {
         assert_eq!(self.runtimes(), 0, "rows of runtimes");
     }
 
-    fn look(&self) -> Connection {
+    pub fn look(&self) -> Connection {
         let conn = Connection::open(self.database()).unwrap();
         conn.busy_timeout(DEADLINE).unwrap();
         conn

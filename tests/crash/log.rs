@@ -41,6 +41,16 @@ impl Log {
         self.line(&format!("kill {pid}"));
     }
 
+    /// To be written once the process is gone.
+    pub fn dead(&self, pid: u32) {
+        self.line(&format!("dead {pid}"));
+    }
+
+    /// To be written once a runtime of this process has started.
+    pub fn lives(&self) {
+        self.line(&format!("lives {}", process::id()));
+    }
+
     /// To be written before the enqueue.
     pub fn try_enqueue(&self, key: &str) {
         self.line(&format!("try {key}"));
@@ -93,6 +103,9 @@ pub struct Story {
     /// In the order of their starts.
     pub executions: Vec<Execution>,
     pub kills: HashMap<u32, Moment>,
+    pub dead: HashMap<u32, Moment>,
+    /// Since when a runtime of this process lived.
+    pub lives: HashMap<u32, Moment>,
     pub tried: HashSet<String>,
     pub enqueued: BTreeMap<String, (i64, Moment)>,
 }
@@ -117,6 +130,8 @@ impl Story {
             ("kill", [pid]) => {
                 self.kills.insert(pid.parse().unwrap(), at);
             }
+            ("dead", [pid]) => drop(self.dead.insert(pid.parse().unwrap(), at)),
+            ("lives", [pid]) => drop(self.lives.insert(pid.parse().unwrap(), at)),
             ("try", [key]) => assert!(self.tried.insert((*key).to_owned()), "a key is used once"),
             ("enqueued", [key, id]) => {
                 self.enqueued.insert((*key).to_owned(), (id.parse().unwrap(), at));

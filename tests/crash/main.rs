@@ -16,12 +16,13 @@ mod rescue;
 mod sidecars;
 mod stop;
 mod together;
+mod watch;
 mod workers;
 
 use std::fmt::Display;
 
 /// A line for the guide's page on what was injected.
-pub fn report(fault: &str, times: impl Display, outcome: &str) {
+pub fn report(fault: &str, times: impl Display, outcome: impl Display) {
     println!("reliability | {fault} | {times} | {outcome}");
 }
 

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use kiln::{Job, Kiln, State, Worker};
 
-use crate::child::{Child, Role, say};
+use serde_json::json;
+
+use crate::child::{Child, LONELY, Role, say};
 use crate::folder::{Folder, finished, job, wait_for};
+use crate::log::Execution;
 use crate::report;
 use crate::workers::{Dose, Harm, Held, Mood, Moody, Poison, abandonments, given_back, rescued, suspicious};
 
@@ -20,15 +23,25 @@ pub enum Manner {
     Ahead,
     /// By two runtimes, one at a time each.
     Twins,
+    /// Four at a time, and all as it is unless something is said.
+    Unsaid,
+    /// Four at a time, and who is to be alone is not for long.
+    Hasty,
+    /// By a runtime on each of two files.
+    TwoFiles,
 }
 
 pub fn work(folder: &Folder, orders: &Receiver<String>, manner: u64) {
     let kiln = folder.kiln();
+    // However slow the machine is, a job that is to be alone is.
+    let minute = Duration::from_secs(60);
     let runtimes = match manner {
-        // However slow the machine is, a job that is to be alone is.
-        0 => vec![suspicious(&kiln, folder, "default", 4).solitude(Duration::from_secs(60))],
-        1 => vec![suspicious(&kiln, folder, "default", 2).claim_ahead(Duration::from_secs(60))],
-        _ => ["default", "other"].map(|queue| suspicious(&kiln, folder, queue, 1)).into(),
+        0 => vec![suspicious(&kiln, folder, "default", 4).solitude(minute)],
+        1 => vec![suspicious(&kiln, folder, "default", 2).claim_ahead(minute)],
+        2 => ["default", "other"].map(|queue| suspicious(&kiln, folder, queue, 1)).into(),
+        3 => vec![suspicious(&kiln, folder, "default", 4)],
+        4 => vec![suspicious(&kiln, folder, "default", 4).solitude(Duration::from_millis(1))],
+        _ => [kiln, folder.other_kiln()].map(|kiln| suspicious(&kiln, folder, "default", 2).solitude(minute)).into(),
     };
     let runtimes: Vec<_> = runtimes.into_iter().map(|runtime| runtime.start().unwrap()).collect();
     say("started");
@@ -41,7 +54,7 @@ fn start(folder: &Folder, manner: Manner) -> Child {
 }
 
 fn poison(company: usize, does: Harm) -> Dose {
-    Dose { company, does }
+    Dose { company, millis: 0, does }
 }
 
 /// Waits until all of these run in that child.
@@ -99,7 +112,7 @@ fn ends_discarded(does: Harm) {
     assert!(dead.discarded_at.is_some() && dead.attempt < dead.max_attempts);
     assert_eq!((abandonments(&dead).len(), given_back(&dead)), (3, 1));
     let last = &dead.errors[2].error;
-    assert!(last.ends_with("its process has ended 3 times while it ran, and max_crashes is 3"), "{last}");
+    assert!(last.ends_with("3 times while it ran, 2 times while nothing else did, and max_crashes is 3"), "{last}");
 
     folder.release();
     let mut last = start(&folder, Manner::Plain);
@@ -132,6 +145,138 @@ fn a_job_that_exhausts_its_stack_ends_discarded_and_its_neighbours_complete() {
     );
 }
 
+/// With all settings as they are by themselves: who else is executing when the process ends depends on how much the
+/// machine has to do, and what becomes of the job only on that.
+fn ends_discarded_unsaid(millis: u64, long: bool) {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let poison = Poison::job(Dose { company: 3, millis, does: Harm::Abort });
+    let held = || Held::job(());
+    let mut first = None;
+    // Those that do not end have begun before it; those that do stand in line before it and after.
+    let (innocents, poison) = if long {
+        let ids = [0; 3].map(|_| kiln.enqueue(held()).unwrap().id);
+        let child = start(&folder, Manner::Unsaid);
+        run_there(&folder, &child, &ids);
+        first = Some(child);
+        (ids, kiln.enqueue(poison).unwrap().id)
+    } else {
+        let jobs = kiln.enqueue_many([held(), held(), poison, held()]).unwrap();
+        ([jobs[0].id, jobs[1].id, jobs[3].id], jobs[2].id)
+    };
+    let (mut alone, mut shared) = (0, 0);
+    while job(&kiln, poison).state != State::Discarded {
+        let mut child = first.take().unwrap_or_else(|| start(&folder, Manner::Unsaid));
+        assert!(!child.exit().success());
+        rescue(&folder);
+        let story = folder.log().read();
+        let there = |execution: &&Execution| execution.pid == child.pid() && execution.ended.is_none();
+        let there: Vec<i64> = story.executions.iter().filter(there).map(|execution| execution.id).collect();
+        assert!(there.contains(&poison), "it is always there");
+        if there.len() == 1 {
+            alone += 1
+        } else {
+            shared += 1
+        }
+        let found = job(&kiln, poison);
+        assert_eq!((found.crashes, found.attempt), (alone + shared, alone));
+        assert_eq!(found.state == State::Discarded, alone == 2, "two crashes alone, after one among others: {found:?}");
+        let may_be = [State::Available, State::Completed];
+        innocents.iter().for_each(|id| assert!(may_be.contains(&job(&kiln, *id).state), "an innocent is condemned"));
+        if !long || shared > 1 {
+            // From now on they end at once. Where the machine has kept the poison from being alone, so that it may be.
+            folder.release();
+        }
+    }
+    println!("{alone} crashes alone, {shared} among others, with a poison of {millis} ms");
+    folder.release();
+    let last = start(&folder, Manner::Unsaid);
+    innocents.iter().for_each(|id| assert_eq!(shape(&finished(&kiln, *id)).0, State::Completed));
+    innocents.iter().for_each(|id| assert_eq!(job(&kiln, *id).attempt, 1));
+    last.kill(&folder);
+}
+
+#[test]
+fn by_default_a_job_that_aborts_at_once_ends_discarded_and_no_other() {
+    ends_discarded_unsaid(0, false);
+    ends_discarded_unsaid(0, true);
+    report("a job aborts its process at once, by default", 2, "discarded after two crashes alone; the others complete");
+}
+
+#[test]
+fn by_default_a_job_that_aborts_after_a_second_ends_discarded_and_no_other() {
+    ends_discarded_unsaid(1000, false);
+    ends_discarded_unsaid(1000, true);
+    report(
+        "a job aborts its process after a second, by default",
+        2,
+        "discarded after two crashes alone; the others complete",
+    );
+}
+
+#[test]
+fn a_job_that_ends_a_process_with_the_jobs_of_another_file_in_it_is_found_and_they_go_free() {
+    let folder = Folder::new();
+    let (kiln, other) = (folder.kiln(), folder.other_kiln());
+    let poison = kiln.enqueue(Poison::job(poison(1, Harm::Abort))).unwrap().id;
+    let innocent = other.enqueue(Held::job(()).meta(json!({ "file": "other" }))).unwrap().id;
+    let mut first = start(&folder, Manner::TwoFiles);
+    assert!(!first.exit().success());
+    let rescue = || {
+        rescue(&folder);
+        drop(folder.other_kiln());
+    };
+    rescue();
+    assert_eq!(shape(&job(&kiln, poison)), (State::Available, 0, 1, 1), "the file alone does not tell");
+    assert_eq!(shape(&job(&other, innocent)), (State::Available, 0, 1, 1), "nor does its own");
+    folder.release();
+    for crashes in [2, 3] {
+        let mut child = start(&folder, Manner::TwoFiles);
+        assert!(!child.exit().success());
+        rescue();
+        let state = if crashes == 3 { State::Discarded } else { State::Available };
+        assert_eq!(
+            shape(&job(&kiln, poison)),
+            (state, crashes - 1, crashes as usize, crashes),
+            "it was alone, and said so"
+        );
+        let found = job(&other, innocent);
+        assert!([(State::Available, 0, 1, 1), (State::Completed, 1, 1, 0)].contains(&shape(&found)), "{found:?}");
+    }
+    let last = start(&folder, Manner::TwoFiles);
+    assert_eq!(shape(&finished(&other, innocent)), (State::Completed, 1, 1, 0));
+    last.kill(&folder);
+    report("a job aborts its process, beside a job of another file", 3, "discarded; the other completes at attempt 1");
+}
+
+#[test]
+#[cfg_attr(not(unix), ignore = "needs a command that kills a process")]
+fn however_often_a_job_of_another_process_kills_theirs_jobs_that_run_together_are_not_condemned() {
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let held = [0; 4].map(|_| kiln.enqueue(Held::job(())).unwrap().id);
+    let killers = Child::start(&folder, Role::Loner { threads: 1 });
+    for round in 1..=4 {
+        let mut victim = start(&folder, Manner::Hasty);
+        run_there(&folder, &victim, &held);
+        folder.log().kill(victim.pid());
+        let killer = kiln.enqueue(Poison::job(poison(0, Harm::Kill(victim.pid()))).queue(LONELY)).unwrap().id;
+        assert!(!victim.exit().success());
+        assert_eq!(shape(&finished(&kiln, killer)), (State::Completed, 1, 0, 0), "of it nothing is known");
+        rescue(&folder);
+        for id in held {
+            assert_eq!(shape(&job(&kiln, id)), (State::Available, 0, round as usize, round));
+        }
+    }
+    killers.kill(&folder);
+    folder.release();
+    let last = start(&folder, Manner::Unsaid);
+    held.iter().for_each(|id| assert_eq!(shape(&finished(&kiln, *id)), (State::Completed, 1, 4, 0)));
+    last.kill(&folder);
+    folder.log().read().assert_orderly();
+    report("jobs of one process kill another again and again, with four jobs in it", 4, "these complete at attempt 1");
+}
+
 #[test]
 #[cfg_attr(not(unix), ignore = "needs a command that kills a process")]
 fn jobs_of_a_process_that_a_job_of_another_one_killed_get_their_attempt_back() {
@@ -156,7 +301,7 @@ fn jobs_of_a_process_that_a_job_of_another_one_killed_get_their_attempt_back() {
 /// How many jobs a sidecar lists as not begun.
 fn listed(sidecar: &std::path::Path) -> usize {
     let bytes = fs::read(sidecar).unwrap();
-    bytes[128..].chunks(16).filter(|slot| slot.iter().any(|byte| *byte != 0)).count()
+    bytes[256..].chunks(16).filter(|slot| slot.iter().any(|byte| *byte != 0)).count()
 }
 
 /// A child that executes two held jobs and has claimed a hundred more, and these.

@@ -18,7 +18,7 @@ pub fn runtime(kiln: &Kiln, folder: &Folder, threads: usize) -> RuntimeBuilder {
 
 pub fn runtime_of(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> RuntimeBuilder {
     // Processes are killed here, and it is never a job's doing.
-    suspicious(kiln, folder, queue, threads).max_crashes(u32::MAX)
+    suspicious(kiln, folder, queue, threads).max_crashes(u32::MAX).solitude(Duration::ZERO)
 }
 
 /// The same, with all settings about crashes as they are by themselves.
@@ -191,6 +191,8 @@ pub struct Poison {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dose {
     pub company: usize,
+    /// How long it takes until then.
+    pub millis: u64,
     pub does: Harm,
 }
 
@@ -214,6 +216,7 @@ impl Worker for Poison {
                 (here.count() > job.args.company).then_some(())
             });
         }
+        thread::sleep(Duration::from_millis(job.args.millis));
         match job.args.does {
             Harm::Abort => process::abort(),
             Harm::ExhaustTheStack => return Err(format!("the bottom is at {}", dive(1)).into()),
