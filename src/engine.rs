@@ -305,7 +305,12 @@ pub(crate) struct Done {
 pub(crate) struct Demand {
     pub queue: Arc<str>,
     pub limit: usize,
+    /// So many have a thread each; more are claimed ahead, while all together are within [`LOAD`].
+    pub slots: usize,
 }
+
+/// How many bytes of jobs are claimed at once, whatever a claim may run ahead: they are all in memory.
+pub(crate) const LOAD: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Claimed {

@@ -70,7 +70,7 @@ impl Hand {
     /// When the database cannot be written; so with every verb here.
     pub fn claim(&self, queue: &str, limit: usize) -> Result<Vec<Job>> {
         loop {
-            let demands = vec![Demand { queue: queue.into(), limit }];
+            let demands = vec![Demand { queue: queue.into(), limit, slots: limit }];
             let done = self.engine().take_turn(Turn { demands, ..self.turn() })?;
             // A turn gets past so many expired jobs and no more.
             if !done.more || !done.claimed.is_empty() {
