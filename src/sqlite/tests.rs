@@ -296,34 +296,6 @@ fn one_job_that_cannot_be_written_does_not_take_the_others_with_it() {
     assert_eq!(engine.count(&Filter::new()).unwrap().queue("refused"), 0);
 }
 
-/// It takes longer than a caller leads for others, so that each leader hands over.
-struct Long(u64);
-
-impl Op for Long {
-    fn run(&mut self, _: &mut Tx<'_>) -> Result<()> {
-        std::thread::sleep(Duration::from_micros(300));
-        self.0 += 1;
-        Ok(())
-    }
-}
-
-#[test]
-fn callers_lead_in_turn_and_each_has_its_own_answer() {
-    let engine = Arc::new(engine());
-    let threads: Vec<_> = (0..12)
-        .map(|thread| {
-            let engine = Arc::clone(&engine);
-            std::thread::spawn(move || {
-                for n in 0..40 {
-                    let number = thread * 1000 + n;
-                    assert_eq!(engine.writer.write(Need::Ride, Long(number)).unwrap().0, number + 1);
-                }
-            })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-}
-
 #[test]
 fn an_id_is_never_given_twice_whichever_way_the_newest_job_goes() {
     let engine = engine();

@@ -69,6 +69,8 @@ pub(super) struct Writer {
     ran: Condvar,
     durability: Durability,
     patience: Duration,
+    /// A caller is not to be kept by the work of others for longer than this.
+    pub kept: Duration,
 }
 
 /// Who waits for the writer.
@@ -98,10 +100,7 @@ enum Leader {
     Runtime,
 }
 
-/// A caller is not to be kept by the work of others for longer than this,
-const KEPT: Duration = Duration::from_micros(200);
-
-/// and a runtime's thread for no more transactions than these: it has other things to do as well.
+/// A runtime's thread is kept for no more transactions than these: it has other things to do as well.
 const TURNS: u32 = 4;
 
 impl Writer {
@@ -122,6 +121,7 @@ impl Writer {
             ran: Condvar::new(),
             durability,
             patience,
+            kept: Duration::from_micros(200),
         }
     }
 
@@ -194,7 +194,7 @@ impl Writer {
         for turn in 1.. {
             let last = match leader {
                 // Its own op is in the first, and it must not hand over to itself.
-                Leader::Caller => turn > 1 && began.elapsed() >= KEPT,
+                Leader::Caller => turn > 1 && began.elapsed() >= self.kept,
                 Leader::Runtime => turn == TURNS,
             };
             let mut line = self.line.lock();

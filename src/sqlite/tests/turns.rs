@@ -1,3 +1,5 @@
+use std::sync::mpsc;
+
 use super::*;
 use crate::engine::{Claimed, LOAD};
 
@@ -40,5 +42,43 @@ fn a_claim_that_runs_ahead_carries_no_more_than_so_many_bytes() {
     assert_eq!(claim(400, 1), (0, true), "those that have expired are no lighter");
     while let (0, more) = claim(400, 1) {
         assert!(more);
+    }
+}
+
+/// What a caller has to do.
+struct Count(u64);
+
+impl Op for Count {
+    fn run(&mut self, _: &mut Tx<'_>) -> Result<()> {
+        // So that others come meanwhile, and wait in line.
+        std::thread::sleep(Duration::from_micros(300));
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+/// Each has been kept for long enough before it has done anything, as one that the system held up: it hands over at the
+/// first moment it may. One that handed over to itself, as it could while nobody else was in line, would leave everybody
+/// after it waiting.
+#[test]
+fn callers_lead_in_turn_and_each_has_its_own_answer() {
+    let mut engine = engine();
+    Arc::get_mut(&mut engine.writer).unwrap().kept = Duration::ZERO;
+    let engine = Arc::new(engine);
+    for (callers, writes) in std::iter::repeat_n((2, 1), 50).chain([(12, 40)]) {
+        let (done, all) = mpsc::channel();
+        for caller in 0..callers {
+            let (engine, done) = (Arc::clone(&engine), done.clone());
+            std::thread::spawn(move || {
+                for n in 0..writes {
+                    let number = caller * 1000 + n;
+                    assert_eq!(engine.writer.write(Need::Ride, Count(number)).unwrap().0, number + 1);
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..callers {
+            all.recv_timeout(Duration::from_secs(30)).expect("nobody waits for ever, and each has its own answer");
+        }
     }
 }
