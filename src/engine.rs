@@ -94,6 +94,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Whether anything can be written; the error says why not.
     fn may_write(&self) -> Result<()>;
 
+    /// Whether what is stored may still be written by this kiln; the error says why not. Others may be newer.
+    fn is_understood(&self) -> Result<()>;
+
     /// The rows that match, as they are stored, in the order of their ids: those after this one, a page of them.
     fn rows(&self, filter: &Filter, after: i64) -> Result<Vec<Row>>;
 

@@ -13,10 +13,10 @@ use rusqlite::Connection;
 use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
+use super::schema::Leave;
 use super::solitude::Solitude;
 use super::{claim, doubt, failed, holder};
 use crate::engine::{Crew, News, Turn};
-use crate::error::Kind;
 use crate::{Durability, Error, Result};
 
 /// Something to do in a transaction. It may be run again after a rollback.
@@ -60,6 +60,7 @@ pub(super) struct Writer {
     /// As a whole, so that a transaction takes them along for the price of a count.
     crews: RwLock<Arc<Crews>>,
     pub peers: Peers,
+    pub leave: Leave,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
     /// Held while it is made known how one runs its queues: who finds nothing changed finds it written as well.
@@ -115,6 +116,7 @@ impl Writer {
             }),
             crews: RwLock::default(),
             peers: Peers::default(),
+            leave: Leave::to_write(),
             telling: Mutex::default(),
             announcing: Mutex::default(),
             runs: Mutex::new(0),
@@ -341,7 +343,7 @@ impl Writer {
             execute("BEGIN IMMEDIATE")?;
         }
         let mut tx = Tx::new(conn);
-        let result = body(&mut tx).and_then(|value| {
+        let result = self.leave.ask(conn).and_then(|()| body(&mut tx)).and_then(|value| {
             if !alone {
                 execute("COMMIT")?;
             }
@@ -414,16 +416,6 @@ impl Group<'_, '_> {
         }
         for waiting in self.waiting {
             waiting.answer(answer());
-        }
-    }
-}
-
-impl Error {
-    /// The same error once more, for another of those it concerns.
-    fn again(&self) -> Error {
-        match self.kind() {
-            Kind::Invalid(field) => Error::invalid(field, self.to_string()),
-            kind => Error::new(kind, self.to_string()),
         }
     }
 }
