@@ -1,0 +1,120 @@
+//! What went wrong at each attempt.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::{Value, json};
+
+/// An entry of a job's errors: what went wrong at one attempt.
+///
+/// ```
+/// use std::time::Duration;
+/// use kiln::{Failure, Kiln, NewJob, Running};
+///
+/// let kiln = Kiln::in_memory()?;
+/// let runtime = kiln.runtime().worker_fn("print", |_: &Running<()>| Err::<(), Failure>("out of paper".into())).start()?;
+/// let job = kiln.enqueue(NewJob::new("print").max_attempts(1))?;
+/// let job = kiln.wait(job.id, Duration::MAX)?.unwrap();
+/// assert_eq!((job.errors[0].attempt, job.errors[0].error.as_str()), (1, "out of paper"));
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct JobError {
+    /// When; the epoch where the entry does not say.
+    pub at: Timestamp,
+    /// The attempt's number.
+    pub attempt: i64,
+    /// The error with its causes, or the panic with its place and backtrace.
+    pub error: String,
+}
+
+/// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.
+pub(super) const FIRST: usize = 3;
+const LAST: usize = 17;
+pub(super) const MOST: usize = FIRST + LAST;
+
+/// More than that somebody else has written, and not for anybody to read.
+const MOST_READ: usize = 1000;
+
+impl JobError {
+    /// Reads the stored array, keeping what can be read: an entry that is not of the usual form is shown as it is.
+    pub(crate) fn read_all(errors: &str) -> Vec<JobError> {
+        match serde_json::from_str(errors) {
+            Ok(Kept::<MOST_READ>(entries)) => entries.iter().map(JobError::read).collect(),
+            _ => vec![JobError { at: Timestamp::UNIX_EPOCH, attempt: 0, error: errors.to_owned() }],
+        }
+    }
+
+    /// The stored array with one more entry. What others wrote into it stays as it is.
+    pub(crate) fn add_to(errors: &str, at: Timestamp, attempt: i64, error: String) -> String {
+        let mut errors = match serde_json::from_str(errors) {
+            Ok(Kept::<MOST>(errors)) => errors.into(),
+            _ => vec![Value::String(errors.to_owned())],
+        };
+        errors.push(JobError { at, attempt, error }.write());
+        if errors.len() > MOST {
+            errors.remove(FIRST);
+        }
+        Value::Array(errors).to_string()
+    }
+
+    fn write(&self) -> Value {
+        json!({ "at": self.at.to_string(), "attempt": self.attempt, "error": self.error })
+    }
+
+    fn read(entry: &Value) -> JobError {
+        JobError {
+            at: entry["at"].as_str().and_then(|at| at.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH),
+            attempt: entry["attempt"].as_i64().unwrap_or(0),
+            error: entry["error"].as_str().map_or_else(|| entry.to_string(), String::from),
+        }
+    }
+}
+
+/// The first entries of an array and the last, so many together; those between are not held at any time.
+struct Kept<const MOST: usize>(VecDeque<Value>);
+
+impl<'de, const MOST: usize> Deserialize<'de> for Kept<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Kept(VecDeque::new()))
+    }
+}
+
+impl<'de, const MOST: usize> Visitor<'de> for Kept<MOST> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut entries: A) -> Result<Self, A::Error> {
+        while let Some(entry) = entries.next_element()? {
+            if self.0.len() == MOST {
+                self.0.remove(FIRST);
+            }
+            self.0.push_back(entry);
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_array_of_any_length_the_first_and_the_last_are_kept() {
+        for count in [0, 1, MOST, MOST + 1, 5000] {
+            let text = Value::from((0..count).collect::<Vec<_>>()).to_string();
+            let Kept::<MOST>(kept) = serde_json::from_str(&text).unwrap();
+            let expected: Vec<usize> = (0..count).filter(|n| *n < FIRST || n + LAST >= count).collect();
+            assert_eq!(Value::Array(kept.into()), Value::from(expected), "{count}");
+        }
+        for other in ["{}", "1", "[1", "[1] 2", ""] {
+            assert!(serde_json::from_str::<Kept<MOST>>(other).is_err(), "{other}");
+        }
+    }
+}
