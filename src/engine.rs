@@ -164,6 +164,23 @@ pub(crate) struct Row {
     pub columns: Vec<(String, Cell)>,
 }
 
+impl Row {
+    /// One of which nothing is known but its id, and why.
+    pub fn unreadable(id: i64, why: &str) -> Self {
+        let columns = [("id", Cell::Integer(id)), ("unreadable", Cell::Text(why.to_owned()))];
+        Self { id, columns: columns.map(|(name, cell)| (name.to_owned(), cell)).into() }
+    }
+
+    pub fn bytes(&self) -> usize {
+        let bytes = |(_, cell): &(String, Cell)| match cell {
+            Cell::Text(text) => text.len(),
+            Cell::Blob(blob) => blob.len(),
+            _ => 8,
+        };
+        self.columns.iter().map(bytes).sum()
+    }
+}
+
 /// What a column may hold, whatever it should.
 #[derive(Clone, Debug)]
 pub(crate) enum Cell {

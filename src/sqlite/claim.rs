@@ -323,7 +323,7 @@ fn readable(conn: &Connection, queue: &str, runtime: &Member, mut take: impl FnM
 }
 
 /// Whether it is the row that cannot be read: its pages are not whole, or it is more than fits into memory.
-fn is_damaged(error: &rusqlite::Error) -> bool {
+pub(super) fn is_damaged(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::OutOfMemory | ErrorCode::TooBig))
 }
 

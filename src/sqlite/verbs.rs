@@ -230,10 +230,18 @@ impl<V: OneRow> Op for Sweep<V> {
         };
         let mut count = self.so_far.count;
         for &id in &ids {
-            count += u64::from(self.verb.apply(tx, id)?);
+            count += u64::from(self.verb.apply(tx, id).map_err(|error| of_job(id, error))?);
         }
         self.batch = Batch { position, done: ids.len() < BATCH as usize, count };
         Ok(())
+    }
+}
+
+/// Whoever meant many is to know which it was.
+fn of_job(id: i64, error: Error) -> Error {
+    match error.kind() {
+        Kind::Storage => Error::new(Kind::Storage, format!("job {id}")).because(error),
+        _ => error,
     }
 }
 

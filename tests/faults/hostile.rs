@@ -238,6 +238,18 @@ fn a_damaged_page_of_one_job_stops_no_other() {
     let kiln = folder.open();
     let error = kiln.get(damaged.id).unwrap_err();
     assert!(error.to_string().contains("malformed"), "{error}");
+    // The others are exported whole, it as what it is; and who cancels many is told which one cannot be.
+    let mut lines = Vec::new();
+    assert_eq!(kiln.export(&mut lines, Filter::new()).unwrap(), 6);
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let why = "database disk image is malformed";
+    assert_eq!(lines[0], serde_json::json!({ "id": damaged.id, "unreadable": why }));
+    for (line, id) in lines[1..].iter().zip(&healthy) {
+        assert_eq!((line["id"].as_i64(), line["args"]["text"].as_str().map(str::len)), (Some(*id), Some(12_007)));
+    }
+    let error = kiln.cancel(Filter::new()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("job {}: ", damaged.id)), "{error}");
     let runtime =
         kiln.runtime().queue("default", 2).worker_fn("w", |_: &Running<serde_json::Value>| ()).start().unwrap();
     // Not by `reaches`, whose message would show their arguments.
@@ -245,10 +257,11 @@ fn a_damaged_page_of_one_job_stops_no_other() {
     let later = kiln.enqueue(NewJob::new("w").args(serde_json::json!({}))).unwrap();
     reaches(&kiln, later.id, State::Completed);
     assert_eq!(runtime.stop().unwritten, 0);
+    assert_eq!(kiln.delete(damaged.id).unwrap(), 1, "it can be deleted");
     report(
         "a page of one job's arguments is damaged",
         1,
-        "that job stays where it is and says so, 6 others were executed",
+        "that job stays where it is and says so, 6 others were executed, and exported whole",
     );
 }
 
