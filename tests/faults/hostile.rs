@@ -357,3 +357,66 @@ fn strange_things_in_place_of_sidecars_stop_nobody() {
     assert_eq!(fs::read_to_string(folder.path("jobs.db-kiln-ffffffffffffffffffffffffffffffff")).unwrap(), "not ours");
     report("a directory, a stranger's file and impossible names in place of sidecars", 5, "left alone; jobs ran");
 }
+
+/// Texts that one reader of JSON takes and another does not.
+#[test]
+fn arguments_that_readers_of_json_disagree_about_run_or_say_why_not() {
+    let texts = [
+        (r#"{"a":1e400}"#, false),
+        (r#"{"a":-0}"#, true),
+        (r#"{"a":1e-400}"#, true),
+        (r#"{"a":9223372036854775808}"#, true),
+        (r#"{"a":18446744073709551616}"#, true),
+        (r#"{"a":1,"a":2}"#, true),
+        (r#"{"a":"\ud800"}"#, false),
+        (r#"{"\ud800":1}"#, false),
+        (r#"{"a":"\u0000"}"#, true),
+        (" \n{}\r\n ", true),
+        ("\u{feff}{}", false),
+        (r#"{"a":NaN}"#, false),
+        ("{a:1}", false),
+        (r#"{"a":0x10}"#, false),
+        (r#"{"a":1,}"#, false),
+        ("nul", false),
+        (r#"{"password":"hunter2","b":"\ud800"}"#, false),
+    ];
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let runtime =
+        kiln.runtime().queue("default", 1).worker_fn("w", |_: &Running<serde_json::Value>| ()).start().unwrap();
+    let conn = stranger(&folder.db());
+    for (text, runs) in texts {
+        conn.execute("INSERT INTO kiln_jobs (worker, args, max_attempts) VALUES ('w', ?1, 1)", [text]).unwrap();
+        let id = conn.last_insert_rowid();
+        // So that nobody has to wait for a look.
+        kiln.update(id, Changes::new().priority(1)).unwrap();
+        let job = reaches(&kiln, id, if runs { State::Completed } else { State::Discarded });
+        assert!(runs || job.errors[0].error.contains("not the JSON that was expected"), "{text}: {:?}", job.errors);
+        assert_eq!(job.args.as_str(), text);
+        let shown = format!("{job} {job:?}");
+        let mut exported = Vec::new();
+        kiln.export(&mut exported, Filter::new()).unwrap();
+        assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&exported).is_ok(), "{text}: its line is JSON");
+        let exported = String::from_utf8(exported).unwrap();
+        assert!(!shown.contains("hunter2") && !exported.contains("hunter2"), "{text}: {exported}");
+        // It is the double of one with the same arguments, and can be changed and run again.
+        let double = || kiln.enqueue(NewJob::new("w").args(&job.args).unique(kiln::Unique::new()).max_attempts(1));
+        match double() {
+            Ok(first) => {
+                assert_eq!(double().unwrap().id, first.id, "{text}");
+                until("it ends", || ![State::Available, State::Executing].contains(&get(&kiln, first.id).state));
+            }
+            Err(error) => assert!(error.is_invalid(), "{text}: {error}"),
+        }
+        kiln.update(id, |_: &Job| Changes::new().args(serde_json::json!({ "a": 1 }))).unwrap();
+        kiln.retry(id).unwrap();
+        reaches(&kiln, id, State::Completed);
+        kiln.delete(Filter::new().states(State::ALL)).unwrap();
+    }
+    runtime.stop();
+    report(
+        "arguments that readers of JSON disagree about, written by hand",
+        texts.len(),
+        "each ran, or its attempt failed and said why; each was shown without secrets, exported as JSON, and mended",
+    );
+}
