@@ -95,7 +95,7 @@ fn a_compaction_that_runs_out_of_room_anywhere_changes_nothing_and_says_what_it_
     let runtime = kiln.runtime().queue("default", 1).worker_fn("w", |_: &Running<()>| ()).start().unwrap();
     // The rest is given back by pruning.
     let free = || -> i64 { stranger(&folder.db()).query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap() };
-    until("so much is left that only a compaction gives it back", || free() == 256);
+    until("so much is left that only a compaction gives it back", || free() <= 256);
     let before = kiln.diagnose().unwrap();
     let used = before.file_bytes - before.free_bytes;
     let mut refused = 0;
