@@ -239,7 +239,7 @@ mod tests {
         let id = |n: u8| format!("{n:032x}");
         let place = |n| live.sidecar(&id(n)).unwrap();
         // Anybody can lock these, which a living runtime puts its own in the place of in a moment.
-        assert!(std::process::Command::new("mkfifo").arg(place(1)).status().unwrap().success());
+        assert!(std::process::Command::new("mkfifo").arg(place(1)).spawn().unwrap().wait().unwrap().success());
         std::os::unix::fs::symlink("/dev/zero", place(2)).unwrap();
         std::fs::create_dir(place(3)).unwrap();
         std::fs::write(place(4), "").unwrap();
