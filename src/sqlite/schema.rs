@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::open::{self, has_table};
-use super::{copy, failed, rows};
+use super::verbs::run;
+use super::{copy, failed, rows, sql};
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -203,6 +204,12 @@ impl Leave {
         *given = refused.is_none().then_some(now);
         refused.map_or(Ok(()), |found| Err(found.lost(conn, self.to)))
     }
+}
+
+/// Looks within somebody else's transaction. It must not begin with a look: who has read can write nothing once others
+/// have written, and is not waited for.
+pub(super) fn ask_to_write(conn: &Connection) -> Result<()> {
+    if run(conn, sql::TAKEN_OVER, [VERSION])? == 0 { Ok(()) } else { Leave::to_write().look(conn) }
 }
 
 /// The version of the tables, and what wrote it last; `None` where there are none.

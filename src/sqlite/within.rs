@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::claim::acknowledge;
-use super::schema::Leave;
+use super::schema::ask_to_write;
 use super::verbs::Enqueue;
 use super::write::{Op, Tx};
 use crate::Result;
@@ -12,7 +12,7 @@ use crate::engine::News;
 use crate::job::{Ack, Fence, Job, Ready, Verdict};
 
 pub(crate) fn enqueue(conn: &Connection, ready: Ready) -> Result<(Job, News)> {
-    Leave::to_write().ask(conn)?;
+    ask_to_write(conn)?;
     let mut tx = Tx::new(conn);
     let mut enqueue = Enqueue::new(vec![ready]);
     enqueue.run(&mut tx)?;
@@ -22,7 +22,7 @@ pub(crate) fn enqueue(conn: &Connection, ready: Ready) -> Result<(Job, News)> {
 
 /// Says whether the attempt still was the job's.
 pub(crate) fn complete(conn: &Connection, fence: Fence, now: Timestamp) -> Result<bool> {
-    Leave::to_write().ask(conn)?;
+    ask_to_write(conn)?;
     let mut tx = Tx::new(conn);
     let ack = Ack { fence, verdict: Verdict::Complete };
     Ok(acknowledge(&mut tx, &ack, now)?.is_some())
