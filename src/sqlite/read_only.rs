@@ -65,7 +65,7 @@ impl ReadOnly {
         let file = open::prepare(path, options)?;
         let live = Live::new(Some(file.clone()));
         let this = Self { file, patience: options.patience, live };
-        this.read(|conn| schema::check_to_read(conn, path))?;
+        this.see(|conn| schema::check_to_read(conn, path))?;
         Ok(this)
     }
 
@@ -73,10 +73,13 @@ impl ReadOnly {
         place::exposures(&self.file)
     }
 
+    fn read<T>(&self, look: impl Fn(&Connection) -> Result<T>) -> Result<T> {
+        self.see(|conn| Leave::to_read().ask(conn).and_then(|()| look(conn)))
+    }
+
     /// Reads with locks where somebody has the file open. Otherwise SQLite would make side files for these, and leave
     /// them: then it is read without, and once more should somebody have written meanwhile.
-    fn read<T>(&self, look: impl Fn(&Connection) -> Result<T>) -> Result<T> {
-        let look = |conn: &Connection| Leave::to_read().ask(conn).and_then(|()| look(conn));
+    fn see<T>(&self, look: impl Fn(&Connection) -> Result<T>) -> Result<T> {
         for _ in 0..TRIES {
             let before = Stamp::of(&self.file)?;
             if before.in_use {
