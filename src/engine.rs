@@ -97,6 +97,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Whether anything can be written; the error says why not.
     fn may_write(&self) -> Result<()>;
 
+    /// Whether what is stored may still be written by this kiln; the error says why not. Others may be newer.
+    fn is_understood(&self) -> Result<()>;
+
     /// The rows that match, as they are stored, in the order of their ids: those after this one, a page of them.
     fn rows(&self, filter: &Filter, after: i64) -> Result<Vec<Row>>;
 
@@ -165,6 +168,23 @@ pub(crate) trait Ledger: Send + Sync {
 pub(crate) struct Row {
     pub id: i64,
     pub columns: Vec<(String, Cell)>,
+}
+
+impl Row {
+    /// One of which nothing is known but its id, and why.
+    pub fn unreadable(id: i64, why: &str) -> Self {
+        let columns = [("id", Cell::Integer(id)), ("unreadable", Cell::Text(why.to_owned()))];
+        Self { id, columns: columns.map(|(name, cell)| (name.to_owned(), cell)).into() }
+    }
+
+    pub fn bytes(&self) -> usize {
+        let bytes = |(_, cell): &(String, Cell)| match cell {
+            Cell::Text(text) => text.len(),
+            Cell::Blob(blob) => blob.len(),
+            _ => 8,
+        };
+        self.columns.iter().map(bytes).sum()
+    }
 }
 
 /// What a column may hold, whatever it should.
@@ -327,7 +347,12 @@ pub(crate) struct Done {
 pub(crate) struct Demand {
     pub queue: Arc<str>,
     pub limit: usize,
+    /// So many have a thread each; more are claimed ahead, while all together are within [`LOAD`].
+    pub slots: usize,
 }
+
+/// How many bytes of jobs are claimed at once, whatever a claim may run ahead: they are all in memory.
+pub(crate) const LOAD: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Claimed {

@@ -76,6 +76,11 @@ impl Error {
         self
     }
 
+    /// The same error once more, for another of those it concerns.
+    pub(crate) fn again(&self) -> Error {
+        Error::new(self.kind(), self.to_string())
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -99,7 +104,8 @@ impl Error {
         self.0.kind == Kind::Unusable
     }
 
-    /// The file was written by a newer kiln that this one does not understand. It was not touched.
+    /// The file was written by a newer kiln that this one does not understand. It was not touched; where that happened
+    /// while it was open here, nothing is written from then on.
     pub fn is_incompatible(&self) -> bool {
         self.0.kind == Kind::Incompatible
     }
@@ -112,6 +118,11 @@ impl Error {
     /// The disk, or the space the database may use, is full. Nothing was written.
     pub fn is_full(&self) -> bool {
         self.0.kind == Kind::Full
+    }
+
+    /// Whether it is of the file and not of what was to be written: nothing at all can be, for now or for good.
+    pub(crate) fn is_of_the_file(&self) -> bool {
+        matches!(self.0.kind, Kind::Busy | Kind::Full | Kind::Incompatible)
     }
 
     /// The attempt is no longer the job's: it was rescued, written off, or given back. What it does now is void, so it

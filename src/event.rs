@@ -91,9 +91,10 @@ pub enum Event {
         /// The job, and which attempt at it.
         job: Subject,
     },
-    /// A runtime cannot write: the disk is full or fails, or another process keeps the write lock. It holds the acks of
-    /// finished jobs, claims nothing that it could not, and tries again by itself: after 0.7 seconds, then more and more
-    /// rarely, up to 30 seconds. Told once, until it has [recovered](Self::Recovered).
+    /// A runtime cannot write: the disk is full or fails, another process keeps the write lock, or a newer kiln has taken
+    /// the file over. It holds the acks of finished jobs, claims nothing that it could not, and tries again by itself:
+    /// after 0.7 seconds, then more and more rarely, up to 30 seconds. Told once, until it has
+    /// [recovered](Self::Recovered).
     #[non_exhaustive]
     Degraded {
         /// What went wrong.

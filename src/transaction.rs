@@ -35,7 +35,8 @@ impl Kiln {
     /// # Errors
     ///
     /// As [`enqueue`](Self::enqueue), and [`is_invalid`](Error::is_invalid) for a connection to another file. The
-    /// transaction stays open either way, and may be committed without the job.
+    /// transaction stays open either way, and may be committed without the job; but where it [`is_full`](Error::is_full),
+    /// SQLite has rolled all of it back, and a commit is an error.
     ///
     /// A transaction that has read before somebody else wrote can write nothing any more: it
     /// [`is_busy`](Error::is_busy) however often it tries. One that begins with `IMMEDIATE` does not come to that.

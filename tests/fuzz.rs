@@ -1,6 +1,7 @@
 //! The bodies of the fuzz targets, run on their seeds and on mutations of them: `fuzz/README.md` tells of the rest.
 //!
-//! `KILN_FUZZ_RUNS` says how many mutations of each target's seeds (1000), `KILN_FUZZ_SEED` which.
+//! `KILN_FUZZ_RUNS` says how many mutations of each target's seeds (1000), `KILN_FUZZ_SEED` which. What an input may cost is
+//! bounded in steps of SQLite's machine and in bytes asked for, which are the same on every machine.
 
 #[path = "../fuzz/bodies/crons.rs"]
 mod crons;
@@ -10,11 +11,18 @@ mod jobs;
 mod rows;
 #[path = "../fuzz/bodies/terms.rs"]
 mod terms;
+#[path = "common/work.rs"]
+mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use fastrand::Rng;
+
+use work::Work;
+
+/// More than that no input of a few hundred bytes may take.
+const MOST: Work = Work { steps: 2_000_000, bytes: 64 * 1024 * 1024 };
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number, got {text}")))
@@ -34,9 +42,13 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 fn smoke(target: &str, body: fn(&[u8])) {
+    work::count_steps();
     let seeds = seeds(target);
+    let mut most = Work::default();
+    // What is made once is no input's work.
+    body(&seeds[0].1);
     for (name, data) in &seeds {
-        survives(&format!("seed {name}"), data, body);
+        most = most.max(survives(&format!("seed {name}"), data, body));
     }
     let runs = number("KILN_FUZZ_RUNS").unwrap_or(1000);
     let seed = number("KILN_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
@@ -44,8 +56,9 @@ fn smoke(target: &str, body: fn(&[u8])) {
     let mut dice = Rng::with_seed(seed);
     for run in 0..runs {
         let data = mutate(&seeds, &mut dice);
-        survives(&format!("mutation {run} of KILN_FUZZ_SEED={seed}"), &data, body);
+        most = most.max(survives(&format!("mutation {run} of KILN_FUZZ_SEED={seed}"), &data, body));
     }
+    println!("{target}: the most that one took is {most:?}");
     let times = format!("{} seeds and {runs} mutations", seeds.len());
     println!("reliability | fuzz: {} | {times} | no panic, and what is promised of them holds", told(target));
 }
@@ -59,10 +72,13 @@ fn told(target: &str) -> &'static str {
     }
 }
 
-fn survives(what: &str, data: &[u8], body: fn(&[u8])) {
-    if catch_unwind(AssertUnwindSafe(|| body(data))).is_err() {
-        panic!("{what} fails with these bytes: b\"{}\"", data.escape_ascii());
-    }
+/// Says what it cost.
+fn survives(what: &str, data: &[u8], body: fn(&[u8])) -> Work {
+    let shown = || format!("{what}, with these bytes: b\"{}\"", data.escape_ascii());
+    let (survived, work) = work::measure(&shown, || catch_unwind(AssertUnwindSafe(|| body(data))));
+    assert!(survived.is_ok(), "fails: {}", shown());
+    assert!(work.steps <= MOST.steps && work.bytes <= MOST.bytes, "takes too much, {work:?}: {}", shown());
+    work
 }
 
 /// Some seed with a few changes: bytes other, more, fewer, turned around, taken from another seed, at the edge of numbers.

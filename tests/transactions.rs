@@ -1,6 +1,7 @@
 //! A job and the application's own data, committed together or not at all.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -173,4 +174,35 @@ fn a_lost_attempt_cannot_complete_its_job() {
     assert!(lost.recv_timeout(LONG).unwrap());
     assert_eq!(effects(&conn), 0, "the worker dropped its transaction");
     assert_eq!(kiln.get(id).unwrap().unwrap().state, State::Available);
+}
+
+static WAITED: AtomicBool = AtomicBool::new(false);
+
+/// Its transaction has not read anything before, so that it can wait for a writer and write after it.
+#[test]
+fn an_enqueue_that_begins_a_transaction_waits_for_another_writer() {
+    let App { kiln, mut conn, folder } = app();
+    let waits = |_| {
+        WAITED.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(1));
+        true
+    };
+    conn.busy_handler(Some(waits)).unwrap();
+    let writer = connect(&folder.path().join("app.db"));
+    writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO kiln_jobs (worker) VALUES ('theirs')").unwrap();
+    let enqueues = std::thread::spawn({
+        let kiln = kiln.clone();
+        move || {
+            let tx = conn.transaction().unwrap();
+            let job = kiln.enqueue_in(&tx, NewJob::new("ours"))?;
+            tx.commit().unwrap();
+            Ok::<_, kiln::Error>(job)
+        }
+    });
+    while !WAITED.load(Ordering::SeqCst) && !enqueues.is_finished() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    writer.execute_batch("COMMIT").unwrap();
+    let job = enqueues.join().unwrap().unwrap();
+    assert_eq!(kiln.get(job.id).unwrap().unwrap().worker, "ours");
 }

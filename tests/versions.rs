@@ -1,4 +1,5 @@
-//! Files of other versions: an older one is migrated once, with a backup; a newer one is used, read, or refused.
+//! Files of other versions: an older one is migrated once, with a backup; a newer one is used, read, or refused, also where
+//! it becomes one while it is open.
 //!
 //! `fixtures/v1/jobs.db` is a file that the first kiln with schema version 1 made, with a job in each state, cron entries,
 //! what was said of queues, a dead runtime's row, rows that another program spoilt, and a table of an application;
@@ -16,7 +17,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use common::{Folder, Other, count, get, ms, other_process_for, reaches, say, stranger, until};
+use common::{
+    Folder, Gate, Meter, Other, count, eventually, get, ms, other_process_for, pulse, reaches, say, stranger, until,
+};
 use kiln::{Event, Filter, Kiln, NewJob, Outcome, Running, State, Unique};
 use parking_lot::Mutex;
 use rusqlite::types::Value as Sql;
@@ -518,4 +521,141 @@ fn an_older_file_that_cannot_be_written_says_so() {
     assert!(error.is_busy(), "{error}");
     drop(conn);
     assert_eq!(count(&Kiln::open(&db).unwrap(), State::Suspended), 1);
+}
+
+// A file that becomes a newer kiln's while it is open.
+
+/// What a newer kiln does to the file, in one transaction; taken back with the versions of this kiln.
+fn take_over(db: &Path, version: i64, min_reader: i64, min_writer: i64) {
+    let conn = stranger(db);
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    if conn.prepare("SELECT novelty FROM kiln_jobs").is_err() {
+        conn.execute_batch("ALTER TABLE kiln_jobs ADD COLUMN novelty TEXT DEFAULT 'new'").unwrap();
+    }
+    let sql = "UPDATE kiln_schema SET version = ?1, min_reader = ?2, min_writer = ?3, written_by = 'kiln 9.9.9'";
+    conn.execute(sql, [version, min_reader, min_writer]).unwrap();
+    conn.execute_batch("COMMIT").unwrap();
+}
+
+#[test]
+fn a_kiln_that_runs_stops_writing_when_a_newer_one_takes_the_file_over() {
+    const NAME: &str = "a_kiln_that_runs_stops_writing_when_a_newer_one_takes_the_file_over";
+    if let Some(folder) = other_process_for() {
+        let mut line = String::new();
+        while std::io::stdin().read_line(&mut line).unwrap() > 0 {
+            let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap());
+            let mut next = || numbers.next().unwrap();
+            take_over(&folder.join("jobs.db"), next(), next(), next());
+            say("done");
+            line.clear();
+        }
+        return;
+    }
+    let folder = Folder::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let observe = move |event: &Event| {
+        if matches!(event, Event::Degraded { .. } | Event::Recovered { .. }) {
+            tell.lock().push(event.to_string());
+        }
+    };
+    let kiln = Kiln::builder(folder.db()).observe(observe).open().unwrap();
+    let only_reads = Kiln::builder(folder.db()).read_only().open().unwrap();
+    let (gate, meter) = (Gate::default(), Meter::default());
+    let worker = {
+        let (gate, meter, db) = (gate.clone(), meter.clone(), folder.db());
+        move |job: &Running<Value>| {
+            let _inside = meter.enter();
+            gate.pass();
+            if job.queue == "own" {
+                let mut own = stranger(&db);
+                let refused = job.complete_in(&own.transaction().unwrap()).unwrap_err();
+                assert!(refused.is_incompatible(), "{refused}");
+            }
+        }
+    };
+    let runtime = kiln.runtime().queue("default", 1).queue("own", 1).worker_fn("w", worker).start().unwrap();
+    let ids = ["default", "own", "default"].map(|queue| kiln.enqueue(NewJob::new("w").queue(queue)).unwrap().id);
+    until("two run", || meter.inside() == 2);
+
+    let mut other = Other::start(NAME, &folder);
+    other.tell(&format!("100 1 {}", VERSION + 1));
+    assert_eq!(other.hear(), "done");
+    let stored =
+        || (["kiln_jobs", "kiln_crons", "kiln_queues", "kiln_runtimes"]).map(|table| rows(&folder.db(), table, "*"));
+    let taken = stored();
+    // Idle as it is, it is told of it; nobody has to write first.
+    until("it is told", || told.lock().len() == 1);
+    let reason = told.lock()[0].clone();
+    for word in ["degraded", "took it over", "kiln 9.9.9", "end this program", &folder.db().display().to_string()] {
+        assert!(reason.contains(word), "{word}: {reason}");
+    }
+    let refused = |result: kiln::Result<()>| {
+        let error = result.unwrap_err();
+        assert!(error.is_incompatible() && error.to_string().contains("nothing was written"), "{error}");
+    };
+    let jobs = || (0..3).map(|_| NewJob::new("w"));
+    refused(kiln.enqueue(NewJob::new("w")).map(drop));
+    refused(kiln.enqueue_many(jobs()).map(drop));
+    refused(kiln.cancel(ids[2]).map(drop));
+    refused(kiln.delete(Filter::new().states(State::ALL)).map(drop));
+    refused(kiln.update(ids[2], kiln::Changes::new().priority(1)).map(drop));
+    let mut own = stranger(&folder.db());
+    refused(kiln.enqueue_in(&own.transaction().unwrap(), NewJob::new("w")).map(drop));
+    refused(kiln.runtime().queue("late", 1).start().map(drop));
+    gate.open();
+    until("their ends are held", || pulse(&kiln, &runtime).unwritten == 2);
+    assert!(!pulse(&kiln, &runtime).claiming);
+    // It may be read by this kiln, and is.
+    for reader in [&kiln, &only_reads] {
+        assert_eq!(reader.count(Filter::new()).unwrap().total(), 3);
+    }
+    assert_eq!(stored(), taken, "nothing was written, and no half of anything");
+
+    // One that is not to be read by this kiln is not.
+    other.tell(&format!("101 {0} {0}", VERSION + 1));
+    assert_eq!(other.hear(), "done");
+    for reader in [&kiln, &only_reads] {
+        let error = until_refused(|| reader.count(Filter::new()));
+        assert!(error.contains("nothing was read") && error.contains("101"), "{error}");
+    }
+
+    // Whoever takes that back, from a backup or by hand, has all go on.
+    other.tell(&format!("{VERSION} 1 1"));
+    assert_eq!(other.hear(), "done");
+    for id in [ids[0], ids[1], ids[2]] {
+        until("it is read again", || kiln.get(id).is_ok());
+        assert_eq!(reaches(&kiln, id, State::Completed).attempt, 1);
+    }
+    until("it is told", || told.lock().len() == 2);
+    assert!(told.lock()[1].starts_with("recovered"), "{:?}", told.lock());
+    assert_eq!(runtime.stop().unwritten, 0);
+    println!(
+        "reliability | another process makes the file a newer kiln's while jobs run | 2 | told once, every call refused, 2 \
+         acks held, nothing written; when that was taken back, all went on and each job was executed once"
+    );
+}
+
+/// What was seen to be allowed is believed for a moment.
+fn until_refused<T>(mut ask: impl FnMut() -> kiln::Result<T>) -> String {
+    let refused = eventually("it is refused", || ask().err());
+    assert!(refused.is_incompatible(), "{refused}");
+    refused.to_string()
+}
+
+#[test]
+fn a_handle_without_a_runtime_stops_writing_as_well() {
+    let folder = Folder::new();
+    let kiln = folder.open();
+    kiln.enqueue(NewJob::new("w")).unwrap();
+    take_over(&folder.db(), 100, 1, VERSION + 1);
+    // Nobody looks for it: it is found when something is to be written.
+    let error = until_refused(|| kiln.enqueue(NewJob::new("w")));
+    assert!(error.contains("kiln 9.9.9"), "{error}");
+    let left = kiln.count(Filter::new()).unwrap().total();
+    assert!((0..100).all(|_| kiln.enqueue(NewJob::new("w")).is_err()), "once refused, it stays so");
+    assert_eq!(kiln.count(Filter::new()).unwrap().total(), left);
+    // A newer file that older kilns may write is written.
+    take_over(&folder.db(), 100, 1, VERSION);
+    kiln.enqueue(NewJob::new("w")).unwrap();
 }

@@ -135,7 +135,7 @@ impl Kiln {
     /// `progress`, `checkpoint`, and what later versions add. Times are RFC 3339 in UTC with microseconds. `args`, `meta`
     /// and the like stand as the JSON they are, with the text of numbers and the order of keys as stored. A column that does
     /// not hold what it should is written as it is, as a string where it is no number, and named in one more field,
-    /// `malformed`.
+    /// `malformed`. Of a job whose pages are damaged there are two fields, its `id` and why it is `unreadable`.
     ///
     /// What is [hidden](super::KilnBuilder::redact) where jobs are shown is hidden here, in `args`, `meta`, `errors`,
     /// `progress` and `checkpoint`, and a `unique_key` has a digest of them: [`export_with_secrets`](Self::export_with_secrets) hides nothing.

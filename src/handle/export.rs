@@ -22,7 +22,7 @@ const JSON: [(&str, bool); 7] = [
     ("checkpoint", true),
 ];
 
-const TEXT: [&str; 4] = ["state", "queue", "worker", "unique_key"];
+const TEXT: [&str; 5] = ["state", "queue", "worker", "unique_key", "unreadable"];
 
 /// The row as a line, with its end; `hide` says what is not to be seen of it.
 pub(super) fn line(row: &Row, hide: Option<&Redaction>) -> String {

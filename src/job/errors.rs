@@ -1,4 +1,10 @@
+//! What went wrong at each attempt.
+
+use std::collections::VecDeque;
+use std::fmt;
+
 use jiff::Timestamp;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 /// An entry of a job's errors: what went wrong at one attempt.
@@ -25,11 +31,19 @@ pub struct JobError {
     pub error: String,
 }
 
+/// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.
+pub(super) const FIRST: usize = 3;
+const LAST: usize = 17;
+pub(super) const MOST: usize = FIRST + LAST;
+
+/// More than that somebody else has written, and not for anybody to read.
+const MOST_READ: usize = 1000;
+
 impl JobError {
     /// Reads the stored array, keeping what can be read: an entry that is not of the usual form is shown as it is.
     pub(crate) fn read_all(errors: &str) -> Vec<JobError> {
         match serde_json::from_str(errors) {
-            Ok(Value::Array(entries)) => entries.iter().map(JobError::read).collect(),
+            Ok(Kept::<MOST_READ>(entries)) => entries.iter().map(JobError::read).collect(),
             _ => vec![JobError { at: Timestamp::UNIX_EPOCH, attempt: 0, error: errors.to_owned() }],
         }
     }
@@ -37,12 +51,12 @@ impl JobError {
     /// The stored array with one more entry. What others wrote into it stays as it is.
     pub(crate) fn add_to(errors: &str, at: Timestamp, attempt: i64, error: String) -> String {
         let mut errors = match serde_json::from_str(errors) {
-            Ok(Value::Array(errors)) => errors,
+            Ok(Kept::<MOST>(errors)) => errors.into(),
             _ => vec![Value::String(errors.to_owned())],
         };
         errors.push(JobError { at, attempt, error }.write());
-        if errors.len() > FIRST_ERRORS + LAST_ERRORS {
-            errors.drain(FIRST_ERRORS..errors.len() - LAST_ERRORS);
+        if errors.len() > MOST {
+            errors.remove(FIRST);
         }
         Value::Array(errors).to_string()
     }
@@ -60,9 +74,32 @@ impl JobError {
     }
 }
 
-/// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.
-const FIRST_ERRORS: usize = 3;
-const LAST_ERRORS: usize = 17;
+/// The first entries of an array and the last, so many together; those between are not held at any time.
+struct Kept<const MOST: usize>(VecDeque<Value>);
+
+impl<'de, const MOST: usize> Deserialize<'de> for Kept<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Kept(VecDeque::new()))
+    }
+}
+
+impl<'de, const MOST: usize> Visitor<'de> for Kept<MOST> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut entries: A) -> Result<Self, A::Error> {
+        while let Some(entry) = entries.next_element()? {
+            if self.0.len() == MOST {
+                self.0.remove(FIRST);
+            }
+            self.0.push_back(entry);
+        }
+        Ok(self)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -74,7 +111,7 @@ mod tests {
             JobError::add_to(&errors, Timestamp::UNIX_EPOCH, 1, format!("error {n}"))
         });
         let errors = JobError::read_all(&errors);
-        assert_eq!(errors.len(), FIRST_ERRORS + LAST_ERRORS);
+        assert_eq!(errors.len(), MOST);
         assert_eq!(errors[2].error, "error 2");
         assert_eq!(errors[3].error, "error 83");
         assert_eq!(errors[19].error, "error 99");
@@ -85,5 +122,18 @@ mod tests {
         let errors = JobError::add_to("half a", Timestamp::UNIX_EPOCH, 1, "e".into());
         let read: Vec<String> = JobError::read_all(&errors).into_iter().map(|entry| entry.error).collect();
         assert_eq!(read, ["\"half a\"", "e"]);
+    }
+
+    #[test]
+    fn of_an_array_of_any_length_the_first_and_the_last_are_kept() {
+        for count in [0, 1, MOST, MOST + 1, 5000] {
+            let text = Value::from((0..count).collect::<Vec<_>>()).to_string();
+            let Kept::<MOST>(kept) = serde_json::from_str(&text).unwrap();
+            let expected: Vec<usize> = (0..count).filter(|n| *n < FIRST || n + LAST >= count).collect();
+            assert_eq!(Value::Array(kept.into()), Value::from(expected), "{count}");
+        }
+        for other in ["{}", "1", "[1", "[1] 2", ""] {
+            assert!(serde_json::from_str::<Kept<MOST>>(other).is_err(), "{other}");
+        }
     }
 }

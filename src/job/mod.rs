@@ -158,6 +158,14 @@ impl Job {
         Duration::try_from(claimed_at.duration_since(self.scheduled_at)).unwrap_or_default()
     }
 
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let errors: usize = self.errors.iter().map(|error| error.error.len()).sum();
+        let tags: usize = self.tags.iter().map(String::len).sum();
+        let entries = size_of_val(&*self.errors) + size_of_val(&*self.tags);
+        self.args.as_str().len() + self.meta.as_str().len() + errors + tags + entries
+    }
+
     /// Checks that `args` and `meta` are not too much together.
     pub(crate) fn fits(&self, limit: usize) -> Result<()> {
         fits(&self.worker, &self.args, &self.meta, limit)

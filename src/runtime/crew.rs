@@ -66,9 +66,9 @@ impl Crew for House {
             };
             if claiming
                 && may
-                && let Some(slots) = lane.demand()
+                && let Some((limit, slots)) = lane.demand()
             {
-                demands.push(Demand { queue: Arc::clone(&lane.queue), limit: slots });
+                demands.push(Demand { queue: Arc::clone(&lane.queue), limit, slots });
             }
         }
         if pending.has_suspects() {

@@ -166,7 +166,7 @@ impl Crons {
                 fired.missed.extend(missed.map(|(shot, _)| (shot.name.clone(), shot.revision)));
                 fired.jobs.extend(made.into_iter().flatten().flatten());
             }
-            Err(error) if shots.len() == 1 || error.is_busy() => fired.failure = Some(error),
+            Err(error) if shots.len() == 1 || error.is_of_the_file() => fired.failure = Some(error),
             Err(_) => shots.into_iter().for_each(|shot| self.fire(vec![shot], fired)),
         }
     }

@@ -133,6 +133,9 @@ impl Keepers {
         // An error here is one of the database: the next look tries again.
         let changed = self.changed_elsewhere();
         if changed {
+            if let Err(error) = self.house.engine().is_understood() {
+                self.house.meet(&error);
+            }
             self.due = Due::Unknown;
             self.crons.look();
             self.house.lanes.read().iter().for_each(|lane| lane.ring());
@@ -237,7 +240,7 @@ impl House {
 
     /// A keeper could not write what it had to.
     pub fn meet(&self, error: &Error) {
-        if error.is_full() || error.is_busy() {
+        if error.is_of_the_file() {
             self.acks.lock().halt(error, Instant::now());
             self.tell();
         }

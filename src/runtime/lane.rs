@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::listing::Listing;
 use super::pace::Pace;
 use crate::Job;
-use crate::engine::Ledger;
+use crate::engine::{LOAD, Ledger};
 use crate::job::Fence;
 use crate::worker::Flag;
 
@@ -58,6 +58,8 @@ struct State {
     /// When a job became ready, or a thread took one, for the last time.
     moved: Option<Instant>,
     pace: Pace,
+    /// How many bytes a job had, in the mean of the last delivery.
+    weight: usize,
     threads: usize,
     /// Threads that wait for work.
     idle: usize,
@@ -152,7 +154,12 @@ impl Lane {
 
     /// How many jobs may be taken: the limit, and what is expected to be finished soon.
     fn bound(&self, state: &State) -> usize {
-        state.limit + state.pace.ahead(self.ahead, state.limit)
+        state.limit + self.ahead(state)
+    }
+
+    /// How many jobs may be claimed ahead: what is expected to be finished soon, and does not fill the memory meanwhile.
+    fn ahead(&self, state: &State) -> usize {
+        state.pace.ahead(self.ahead, state.limit).min(LOAD / state.weight.max(1))
     }
 
     fn free(&self, state: &State) -> usize {
@@ -161,7 +168,7 @@ impl Lane {
 
     /// With so few jobs ready, it is time for a claim.
     fn low(&self, state: &State) -> usize {
-        state.pace.ahead(self.ahead, state.limit) / 2
+        self.ahead(state) / 2
     }
 
     /// Whether a claim may find something, and there is room for it.
@@ -169,8 +176,8 @@ impl Lane {
         self.rung.load(Ordering::Acquire) && self.free(&self.state.lock()) > 0
     }
 
-    /// Takes room for a claim, when there may be jobs for it.
-    pub fn demand(&self) -> Option<usize> {
+    /// Takes room for a claim, when there may be jobs for it; says for how many, and how many of them have a thread.
+    pub fn demand(&self) -> Option<(usize, usize)> {
         if !self.rung.load(Ordering::Acquire) {
             return None;
         }
@@ -180,11 +187,12 @@ impl Lane {
             return None;
         }
         state.bound = self.bound(&state);
+        let slots = state.limit.saturating_sub(state.taken);
         state.taken += free;
         state.asked += free;
         // Before the claim: a ring from now on means a job it may not have seen.
         self.rung.store(false, Ordering::Release);
-        Some(free)
+        Some((free, slots))
     }
 
     /// These are about to be delivered: those that will wait for a busy thread are listed before they are claimed.
@@ -220,6 +228,7 @@ impl Lane {
         }
         if !tasks.is_empty() {
             state.moved = Some(Instant::now());
+            state.weight = tasks.iter().map(|task| task.job.bytes()).sum::<usize>() / tasks.len();
         }
         let before = state.ready.len();
         state.ready.extend(tasks);

@@ -1,6 +1,6 @@
 //! Acks until they are written, and what a runtime does while something cannot be written.
 //!
-//! Where nothing can be, for want of space or of the lock, nothing is claimed. Where some one thing cannot, it is found
+//! Where nothing can be, for want of space or of the lock, or since a newer kiln took the file over, nothing is claimed. Where some one thing cannot, it is found
 //! by trying each by itself, and put aside, so that the others go on. Both are tried again, more and more rarely; that
 //! it began and that it ended is told once. It has ended when nothing failed for as long as the last wait: a disk that is
 //! nearly full takes this and refuses that.
@@ -137,7 +137,7 @@ impl Pending {
     /// The turn was not written.
     pub fn unwritable(&mut self, acks: Vec<Ack>, demands: &[Demand], error: &Error, now: Instant) {
         let acks = acks.into_iter().zip(mem::take(&mut self.in_turn));
-        if error.is_full() || error.is_busy() {
+        if error.is_of_the_file() {
             self.waiting.splice(0..0, acks);
             self.halt(error, now);
             return;
@@ -152,7 +152,7 @@ impl Pending {
         self.suspects.extend(parts);
     }
 
-    /// Nothing can be written: for want of space, or of the lock.
+    /// Nothing can be written: for want of space, of the lock, or of the right to.
     pub fn halt(&mut self, error: &Error, now: Instant) {
         self.halted = true;
         self.meet(error, now);

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
 
+use super::claim::is_damaged;
 use super::live::Live;
 use super::patience::be_patient;
 use super::{failed, look, open, place, rows, schema, sql};
@@ -27,30 +28,42 @@ pub(super) fn rows(conn: &Connection, filter: &Filter, after: i64) -> Result<Vec
     let (condition, parameters) = look::condition(filter);
     let text = format!("{} WHERE id > {after} AND {condition} ORDER BY id", sql::ROWS);
     let mut select = conn.prepare(&text).map_err(failed)?;
-    let names: Vec<String> = select.column_names().into_iter().map(str::to_owned).collect();
-    let mut found = select.query(params_from_iter(parameters)).map_err(failed)?;
+    let mut found = select.query(params_from_iter(&parameters)).map_err(failed)?;
     let (mut page, mut bytes) = (Vec::new(), 0);
     while bytes < PAGE_BYTES && page.len() < PAGE_ROWS {
-        let Some(row) = found.next().map_err(failed)? else { break };
-        let mut columns = Vec::with_capacity(names.len());
-        for (n, name) in names.iter().enumerate() {
-            let cell = match row.get_ref(n).map_err(failed)? {
-                ValueRef::Null => Cell::Null,
-                ValueRef::Integer(number) => Cell::Integer(number),
-                ValueRef::Real(number) => Cell::Real(number),
-                ValueRef::Text(text) => Cell::Text(String::from_utf8_lossy(text).into_owned()),
-                ValueRef::Blob(bytes) => Cell::Blob(bytes.to_vec()),
-            };
-            bytes += match &cell {
-                Cell::Text(text) => text.len(),
-                Cell::Blob(blob) => blob.len(),
-                _ => 8,
-            };
-            columns.push((name.clone(), cell));
+        match found.next().map(|row| row.map(read_row).transpose()).and_then(|row| row) {
+            Ok(Some(row)) => {
+                bytes += row.bytes();
+                page.push(row);
+            }
+            Ok(None) => break,
+            // One that cannot be read ends the page, or is one for itself.
+            Err(error) if is_damaged(&error) => {
+                if page.is_empty() {
+                    let text =
+                        format!("SELECT id FROM kiln_jobs WHERE id > {after} AND {condition} ORDER BY id LIMIT 1");
+                    let next = conn.query_one(&text, params_from_iter(&parameters), |row| row.get(0));
+                    page.push(Row::unreadable(next.map_err(failed)?, &error.to_string()));
+                }
+                break;
+            }
+            Err(error) => return Err(failed(error)),
         }
-        page.push(Row { id: row.get("id").map_err(failed)?, columns });
     }
     Ok(page)
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let names = row.as_ref().column_names();
+    let cell = |value| match value {
+        ValueRef::Null => Cell::Null,
+        ValueRef::Integer(number) => Cell::Integer(number),
+        ValueRef::Real(number) => Cell::Real(number),
+        ValueRef::Text(text) => Cell::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Cell::Blob(bytes.to_vec()),
+    };
+    let columns = names.iter().enumerate().map(|(n, name)| Ok(((*name).to_owned(), cell(row.get_ref(n)?))));
+    Ok(Row { columns: columns.collect::<rusqlite::Result<_>>()?, id: row.get("id")? })
 }
 
 /// The size of the database, and how much of it is free, in bytes.

@@ -12,7 +12,7 @@ use super::verbs::{exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
-use crate::engine::{Claimed, Demand, Done, Member, Turn};
+use crate::engine::{Claimed, Demand, Done, LOAD, Member, Turn};
 use crate::job::{Ack, Attempt, Fence, Job, JobError, Note, Standing, State, Verdict};
 
 /// The turns of the runtimes in this process.
@@ -71,13 +71,14 @@ fn acknowledge_all(tx: &mut Tx<'_>, acks: &[Ack], now: Timestamp) -> Result<Vec<
     order.sort_unstable_by_key(|&n| acks[n].fence.id);
     let mut acked = vec![None; acks.len()];
     for neighbours in order.chunk_by(|&n, &next| acks[n].is_followed_by(&acks[next])) {
-        let many = neighbours.len() >= MANY && complete_many(tx.conn, acks, neighbours, now)?;
+        let at_once = neighbours.len() >= MANY;
+        let all = at_once && complete_many(tx.conn, acks, neighbours, now)?;
         for &n in neighbours {
-            acked[n] = match many {
+            acked[n] = match all {
                 true => Some(State::Completed),
-                // Alone; or with others, of which some came too late.
+                // Alone; or with others, of which some came too late, and the rest is completed by now.
                 false => match acknowledge(tx, &acks[n], now)? {
-                    None if is_completed_by(tx.conn, acks[n].fence)? => Some(State::Completed),
+                    None if at_once && is_completed_by(tx.conn, acks[n].fence)? => Some(State::Completed),
                     state => state,
                 },
             };
@@ -187,7 +188,7 @@ fn still_waits(conn: &Connection, turns: &[Turn], done: &mut [Done], room: &mut 
     let mut asked = false;
     for (turn, demand) in demands(turns).filter(|(_, demand)| *demand.queue == *queue) {
         asked = true;
-        let found = available(conn, queue, &turn.runtime, demand.limit)?;
+        let found = available(conn, queue, &turn.runtime, demand.limit, demand.slots)?.jobs;
         if found.iter().any(|job| room.is_suspect(turn, job) && !has_expired(job, turn)) {
             return Ok(true);
         }
@@ -201,7 +202,7 @@ fn claim_suspect(conn: &Connection, turns: &[Turn], done: &mut [Done], room: &mu
     let mut last: Option<(usize, Job)> = None;
     for (n, turn) in turns.iter().enumerate() {
         for (_, demand) in demands(std::slice::from_ref(turn)) {
-            let found = available(conn, &demand.queue, &turn.runtime, demand.limit)?;
+            let found = available(conn, &demand.queue, &turn.runtime, demand.limit, demand.slots)?.jobs;
             for job in found.into_iter().filter(|job| room.is_suspect(turn, job) && !has_expired(job, turn)) {
                 // Of several that began at once, the first in claim order.
                 if last.as_ref().is_none_or(|(_, last)| last.attempted_at < job.attempted_at) {
@@ -258,7 +259,10 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done,
     let first = done.claimed.len();
     for _ in 0..ROUNDS {
         let (begin, expired) = (done.claimed.len(), done.expired.len());
-        for job in available(conn, &demand.queue, &turn.runtime, demand.limit - (begin - first))? {
+        let (limit, slots) = (demand.limit - (begin - first), demand.slots.saturating_sub(begin - first));
+        let load = available(conn, &demand.queue, &turn.runtime, limit, slots)?;
+        let heavy = load.is_heavy();
+        for job in load.jobs {
             if has_expired(&job, turn) {
                 expire(conn, &job, turn.now)?;
                 done.expired.push(job);
@@ -279,43 +283,78 @@ fn claim_queue(conn: &Connection, turn: &Turn, demand: &Demand, done: &mut Done,
             }
         }
         store_claims(conn, &done.claimed[begin..], turn)?;
-        if done.held || done.expired.len() == expired {
-            return Ok(Met::All);
+        let some = (done.claimed.len(), done.expired.len()) != (begin, expired);
+        if done.held || heavy || done.expired.len() == expired {
+            return Ok(if heavy && some && !done.held { Met::Enough } else { Met::All });
         }
     }
     Ok(Met::Enough)
 }
 
-fn available(conn: &Connection, queue: &str, runtime: &Member, limit: usize) -> Result<Vec<Job>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    if !runtime.damaged.lock().is_empty() {
-        return readable(conn, queue, runtime, limit);
+/// The jobs a claim finds: no more than it was asked for, and than it may carry.
+struct Load {
+    limit: usize,
+    slots: usize,
+    jobs: Vec<Job>,
+    bytes: usize,
+}
+
+impl Load {
+    fn new(limit: usize, slots: usize) -> Self {
+        Self { limit, slots, jobs: Vec::new(), bytes: 0 }
     }
+
+    /// Whether there may be more, which would be too much to carry.
+    fn is_heavy(&self) -> bool {
+        self.bytes >= LOAD && self.jobs.len() >= self.slots && self.jobs.len() < self.limit
+    }
+
+    fn is_full(&self) -> bool {
+        self.jobs.len() >= self.limit || self.is_heavy()
+    }
+
+    /// Says whether it is full then.
+    fn take(&mut self, job: Job) -> bool {
+        self.bytes += job.bytes();
+        self.jobs.push(job);
+        self.is_full()
+    }
+}
+
+fn available(conn: &Connection, queue: &str, runtime: &Member, limit: usize, slots: usize) -> Result<Load> {
+    let mut load = Load::new(limit, slots);
+    if load.is_full() {
+        return Ok(load);
+    }
+    if !runtime.damaged.lock().is_empty() {
+        readable(conn, queue, runtime, |job| load.take(job))?;
+        return Ok(load);
+    }
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut select = conn.prepare_cached(sql::claim(runtime.workers.len())).map_err(failed)?;
     let mut parameters: Vec<&dyn ToSql> = vec![&queue, &limit];
     parameters.extend(runtime.workers.iter().map(|worker| worker as &dyn ToSql));
     let read = |row: &rusqlite::Row<'_>| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? });
-    let jobs = select.query_map(parameters.as_slice(), read).map_err(failed)?;
-    let jobs = jobs.collect::<rusqlite::Result<_>>();
-    if jobs.as_ref().is_err_and(is_damaged) {
-        // To find it, all are read until it is come across.
-        readable(conn, queue, runtime, i64::MAX)?;
+    for job in select.query_map(parameters.as_slice(), read).map_err(failed)? {
+        if job.as_ref().is_err_and(is_damaged) {
+            // To find it, all are read until it is come across.
+            readable(conn, queue, runtime, |_| false)?;
+        }
+        if load.take(job.map_err(failed)?) {
+            break;
+        }
     }
-    jobs.map_err(failed)
+    Ok(load)
 }
 
-/// Those that can be read, worker by worker. A transaction that came across a damaged row writes nothing more: the row
-/// is remembered, and left alone by the next.
-fn readable(conn: &Connection, queue: &str, runtime: &Member, limit: i64) -> Result<Vec<Job>> {
+/// Those that can be read, worker by worker, until `take` has enough. A transaction that came across a damaged row writes
+/// nothing more: the row is remembered, and left alone by the next.
+fn readable(conn: &Connection, queue: &str, runtime: &Member, mut take: impl FnMut(Job) -> bool) -> Result<()> {
     let mut ids = conn.prepare_cached(sql::CLAIMABLE).map_err(failed)?;
     let mut get = conn.prepare_cached(sql::GET).map_err(failed)?;
-    let mut jobs = Vec::new();
     for worker in &runtime.workers {
         let mut found = ids.query((queue, worker)).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
-            if jobs.len() as i64 >= limit {
-                return Ok(jobs);
-            }
             let id: i64 = row.get(0).map_err(failed)?;
             if runtime.damaged.lock().contains(&id) {
                 continue;
@@ -324,14 +363,17 @@ fn readable(conn: &Connection, queue: &str, runtime: &Member, limit: i64) -> Res
             if job.as_ref().is_err_and(is_damaged) {
                 runtime.damaged.lock().insert(id);
             }
-            jobs.push(job.map_err(failed)?);
+            if take(job.map_err(failed)?) {
+                return Ok(());
+            }
         }
     }
-    Ok(jobs)
+    Ok(())
 }
 
-fn is_damaged(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+/// Whether it is the row that cannot be read: its pages are not whole, or it is more than fits into memory.
+pub(super) fn is_damaged(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::OutOfMemory | ErrorCode::TooBig))
 }
 
 fn expire(conn: &Connection, job: &Job, now: Timestamp) -> Result<()> {

@@ -88,8 +88,9 @@ impl Live {
             return false;
         }
         let Some(path) = self.sidecar(id) else { return true };
-        if path.is_symlink() {
-            // Whose it points to is not ours to lock.
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            // What a link points to is not ours to lock, and what is no file tells nothing. (A folder's owner cannot put his
+            // own in its place: he may live.)
             return self.is_missing_for_long(id);
         }
         match OpenOptions::new().read(true).write(true).open(&path).map(|file| file.try_lock()) {
@@ -244,4 +245,31 @@ pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 #[cfg(not(unix))]
 pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_in_place_of_a_sidecar_is_no_death() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = Live::new(Some(folder.path().join("jobs.db")));
+        let id = |n: u8| format!("{n:032x}");
+        let place = |n| live.sidecar(&id(n)).unwrap();
+        // Anybody can lock these, which a living runtime puts its own in the place of in a moment.
+        assert!(std::process::Command::new("mkfifo").arg(place(1)).spawn().unwrap().wait().unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", place(2)).unwrap();
+        std::fs::create_dir(place(3)).unwrap();
+        std::fs::write(place(4), "").unwrap();
+        for n in 1..=3 {
+            assert!(!live.is_dead(&id(n)), "{n}");
+        }
+        assert!(live.is_dead(&id(4)), "a file that nobody has locked");
+        for n in 1..=2 {
+            let long_ago = Instant::now().checked_sub(MISSING);
+            live.missing.lock().insert(id(n), long_ago.expect("the machine has been up for longer"));
+            assert!(live.is_dead(&id(n)), "nobody has put {n} back");
+        }
+    }
 }

@@ -55,6 +55,7 @@ use keep::{Prune, Rescue, Stage, Whose};
 use live::Live;
 pub(crate) use open::Options;
 pub(crate) use read_only::ReadOnly;
+use schema::Leave;
 pub(crate) use schema::Migration;
 use tally::Tally;
 use verbs::{Cancel, Delete, OneRow, Replace, Retry, Sweep, Update};
@@ -66,6 +67,7 @@ pub(crate) struct Sqlite {
     /// None for a database in memory, which has one connection only.
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
     live: Live,
+    leave_to_read: Leave,
     bells: Mutex<HashMap<String, Bell>>,
     patience: Duration,
     /// What was done to the file as it was opened.
@@ -112,6 +114,7 @@ impl Sqlite {
             file: live.file().map(Path::to_owned),
             readers,
             live,
+            leave_to_read: Leave::to_read(),
             bells: Mutex::default(),
             patience: options.patience,
             migration: None,
@@ -119,14 +122,11 @@ impl Sqlite {
     }
 
     fn read<T>(&self, look: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        match &self.readers {
-            Some(readers) => look(
-                &*readers
-                    .get()
-                    .map_err(|error| Error::new(Kind::Storage, "no connection to read with").because(error))?,
-            ),
-            None => self.writer.with(look),
-        }
+        let Some(readers) = &self.readers else { return self.writer.with(look) };
+        let lost = |error| Error::new(Kind::Storage, "no connection to read with").because(error);
+        let conn = readers.get().map_err(lost)?;
+        self.leave_to_read.ask(&conn)?;
+        look(&conn)
     }
 
     fn sweep<V: OneRow + 'static>(&self, which: &Which, verb: V, mut told: Told<'_>) -> Result<u64> {
@@ -316,6 +316,10 @@ impl Engine for Sqlite {
 
     fn may_write(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn is_understood(&self) -> Result<()> {
+        self.read(|conn| self.writer.leave.look(conn))
     }
 
     fn rows(&self, filter: &Filter, after: i64) -> Result<Vec<Row>> {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::live::Live;
+use super::schema::Leave;
 use super::{Options, care, copy, cron, look, open, place, queues, schema, verbs};
 use crate::diagnosis::{Compacted, Diagnosis};
 use crate::engine::{self, Crew, Cutoffs, Engine, Member, News, Pruned, Row, Staged, Told};
@@ -64,7 +65,7 @@ impl ReadOnly {
         let file = open::prepare(path, options)?;
         let live = Live::new(Some(file.clone()));
         let this = Self { file, patience: options.patience, live };
-        this.read(|conn| schema::check_to_read(conn, path))?;
+        this.see(|conn| schema::check_to_read(conn, path))?;
         Ok(this)
     }
 
@@ -72,9 +73,13 @@ impl ReadOnly {
         place::exposures(&self.file)
     }
 
+    fn read<T>(&self, look: impl Fn(&Connection) -> Result<T>) -> Result<T> {
+        self.see(|conn| Leave::to_read().ask(conn).and_then(|()| look(conn)))
+    }
+
     /// Reads with locks where somebody has the file open. Otherwise SQLite would make side files for these, and leave
     /// them: then it is read without, and once more should somebody have written meanwhile.
-    fn read<T>(&self, look: impl Fn(&Connection) -> Result<T>) -> Result<T> {
+    fn see<T>(&self, look: impl Fn(&Connection) -> Result<T>) -> Result<T> {
         for _ in 0..TRIES {
             let before = Stamp::of(&self.file)?;
             if before.in_use {
@@ -167,6 +172,10 @@ impl Engine for ReadOnly {
     }
 
     // What there is nobody for: no runtime joins.
+
+    fn is_understood(&self) -> Result<()> {
+        Ok(())
+    }
 
     fn version(&self) -> Result<i64> {
         Ok(0)

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::open::{self, has_table};
-use super::{copy, failed, rows};
+use super::verbs::run;
+use super::{copy, failed, rows, sql};
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -19,6 +21,8 @@ const MIN_WRITER: i64 = 2;
 
 /// From version n to n + 1, for n from 0.
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+
+const FOUND: &str = "SELECT version, min_reader, min_writer, written_by FROM kiln_schema ORDER BY version DESC LIMIT 1";
 
 struct Found {
     version: i64,
@@ -70,11 +74,33 @@ pub(super) fn check_to_read(conn: &Connection, path: &Path) -> Result<()> {
 }
 
 impl Found {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
+        Ok(Found {
+            version: rows::integer(row.get_ref(0)?),
+            min_reader: rows::integer(row.get_ref(1)?),
+            min_writer: rows::integer(row.get_ref(2)?),
+            written_by: rows::text(row.get_ref(3)?),
+        })
+    }
+
     fn refuse(&self, path: &Path, advice: &str) -> Error {
         let message = format!(
             "cannot open {}: it was written by {}, with schema version {}, which this kiln {} does not understand; it was \
              not touched; {advice}",
             path.display(),
+            self.written_by,
+            self.version,
+            env!("CARGO_PKG_VERSION"),
+        );
+        Error::new(Kind::Incompatible, message)
+    }
+
+    fn lost(&self, conn: &Connection, to: Use) -> Error {
+        let message = format!(
+            "nothing was {}: while {} was open here, {} took it over, with schema version {}, which this kiln {} does not \
+             understand; end this program, and start one with the newer kiln",
+            if to == Use::Read { "read" } else { "written" },
+            conn.path().unwrap_or("the file"),
             self.written_by,
             self.version,
             env!("CARGO_PKG_VERSION"),
@@ -136,6 +162,59 @@ fn back_up(path: &Path, version: i64) -> Result<PathBuf> {
     Ok(free)
 }
 
+/// Leave to use a file that is open here, which a newer kiln may take away meanwhile.
+pub(super) struct Leave {
+    to: Use,
+    /// When it was last seen to be given.
+    given: Mutex<Option<Instant>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Write,
+}
+
+/// How long leave is believed to last.
+const LASTS: Duration = Duration::from_millis(300);
+
+impl Leave {
+    pub fn to_read() -> Self {
+        Self { to: Use::Read, given: Mutex::default() }
+    }
+
+    pub fn to_write() -> Self {
+        Self { to: Use::Write, given: Mutex::default() }
+    }
+
+    /// Looks whether it is given, where it was not seen to be for a while.
+    pub fn ask(&self, conn: &Connection) -> Result<()> {
+        if self.given.lock().is_some_and(|given| given.elapsed() < LASTS) { Ok(()) } else { self.look(conn) }
+    }
+
+    pub fn look(&self, conn: &Connection) -> Result<()> {
+        // Of two that look, the later has the last word.
+        let mut given = self.given.lock();
+        let now = Instant::now();
+        let found = conn
+            .prepare_cached(FOUND)
+            .and_then(|mut select| select.query_one([], Found::read).optional())
+            .map_err(failed)?;
+        let refused = found.filter(|found| match self.to {
+            Use::Read => found.min_reader > VERSION,
+            Use::Write => found.min_reader.max(found.min_writer) > VERSION,
+        });
+        *given = refused.is_none().then_some(now);
+        refused.map_or(Ok(()), |found| Err(found.lost(conn, self.to)))
+    }
+}
+
+/// Looks within somebody else's transaction. It must not begin with a look: who has read can write nothing once others
+/// have written, and is not waited for.
+pub(super) fn ask_to_write(conn: &Connection) -> Result<()> {
+    if run(conn, sql::TAKEN_OVER, [VERSION])? == 0 { Ok(()) } else { Leave::to_write().look(conn) }
+}
+
 /// The version of the tables, and what wrote it last; `None` where there are none.
 pub(super) fn version(conn: &Connection) -> Result<Option<(i64, String)>> {
     Ok(read(conn)?.map(|found| (found.version, found.written_by)))
@@ -145,16 +224,5 @@ fn read(conn: &Connection) -> Result<Option<Found>> {
     if !has_table(conn, "kiln_schema").map_err(failed)? {
         return Ok(None);
     }
-    let sql = "SELECT version, min_reader, min_writer, written_by FROM kiln_schema ORDER BY version DESC";
-    let found = conn
-        .query_row(sql, [], |row| {
-            Ok(Found {
-                version: row.get(0)?,
-                min_reader: row.get(1)?,
-                min_writer: row.get(2)?,
-                written_by: rows::text(row.get_ref(3)?),
-            })
-        })
-        .map_err(failed)?;
-    Ok(Some(found))
+    conn.query_row(FOUND, [], Found::read).map(Some).map_err(failed)
 }

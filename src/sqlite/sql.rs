@@ -79,6 +79,9 @@ pub(super) const NEWEST: &str = "SELECT ifnull(max(id), 0) FROM kiln_jobs";
 
 pub(super) const REMEMBER_NEWEST: &str = "UPDATE kiln_schema SET last_id = max(last_id, ?1)";
 
+/// Changes nothing where a kiln of this version may write, and takes the lock for writing.
+pub(super) const TAKEN_OVER: &str = "UPDATE kiln_schema SET last_id = last_id WHERE max(min_reader, min_writer) > ?1";
+
 /// What waits and has expired is as good as cancelled.
 macro_rules! not_expired {
     () => {

@@ -1,3 +1,5 @@
+mod turns;
+
 use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
@@ -49,7 +51,9 @@ fn apply(engine: &Sqlite, verb: Verb, job: &Job) {
     let fence = Fence { id: job.id, attempt: 2, attempted_at: job.attempted_at.unwrap().as_microsecond() };
     match verb {
         Verb::Stage => engine.stage(&[QUEUE.to_owned()], NOW, 10, None).map(|_| ()),
-        Verb::Claim => engine.take_turn(turn(vec![], vec![Demand { queue: QUEUE.into(), limit: 1 }])).map(|_| ()),
+        Verb::Claim => {
+            engine.take_turn(turn(vec![], vec![Demand { queue: QUEUE.into(), limit: 1, slots: 1 }])).map(|_| ())
+        }
         Verb::Ack => engine.take_turn(turn(vec![Ack { fence, verdict: Verdict::Complete }], vec![])).map(|_| ()),
         Verb::Rescue => engine.rescue(NOW, 10, None).map(|_| ()),
         Verb::Cancel => engine.cancel(&which, NOW, None).map(|_| ()),
@@ -194,7 +198,7 @@ fn a_claim_merges_its_workers_in_claim_order() {
         }
     }
     expected.sort_unstable();
-    let demands = vec![Demand { queue: QUEUE.into(), limit: 1000 }];
+    let demands = vec![Demand { queue: QUEUE.into(), limit: 1000, slots: 1000 }];
     let turn = Turn::by_hand(member(), NOW, Vec::new(), demands);
     let claimed = engine.take_turn(turn).unwrap().claimed;
     let found: Vec<_> = claimed.iter().map(|c| (c.job.priority, c.job.scheduled_at, c.job.id)).collect();
@@ -210,7 +214,7 @@ fn of_many_acks_at_once_those_that_are_late_change_nothing_and_are_told() {
         let jobs = (0..100).map(|_| NewJob::new(WORKER).build(NOW, |_| {}).unwrap()).collect();
         engine.enqueue(jobs).unwrap();
         let turn = |acks, limit| {
-            let demands = vec![Demand { queue: QUEUE.into(), limit }];
+            let demands = vec![Demand { queue: QUEUE.into(), limit, slots: limit }];
             engine.take_turn(Turn::by_hand(member(), NOW, acks, demands)).unwrap()
         };
         let fences: Vec<Fence> = turn(vec![], 100).claimed.iter().map(|claimed| claimed.attempt.fence).collect();
@@ -286,7 +290,7 @@ fn an_attempt_given_back_and_claimed_again_at_the_same_time_has_another_fence() 
     engine.enqueue(vec![NewJob::new(WORKER).build(NOW, |_| {}).unwrap()]).unwrap();
     let mut fences = HashSet::new();
     for _ in 0..5 {
-        let demands = vec![Demand { queue: QUEUE.into(), limit: 1 }];
+        let demands = vec![Demand { queue: QUEUE.into(), limit: 1, slots: 1 }];
         let turn = Turn::by_hand(member(), NOW, Vec::new(), demands);
         let claimed = engine.take_turn(turn).unwrap().claimed;
         let fence = claimed[0].attempt.fence;
@@ -320,34 +324,6 @@ fn one_job_that_cannot_be_written_does_not_take_the_others_with_it() {
     assert_eq!(written, 48);
     assert_eq!(engine.count(&Filter::new()).unwrap().queue("fine"), 48);
     assert_eq!(engine.count(&Filter::new()).unwrap().queue("refused"), 0);
-}
-
-/// It takes longer than a caller leads for others, so that each leader hands over.
-struct Long(u64);
-
-impl Op for Long {
-    fn run(&mut self, _: &mut Tx<'_>) -> Result<()> {
-        std::thread::sleep(Duration::from_micros(300));
-        self.0 += 1;
-        Ok(())
-    }
-}
-
-#[test]
-fn callers_lead_in_turn_and_each_has_its_own_answer() {
-    let engine = Arc::new(engine());
-    let threads: Vec<_> = (0..12)
-        .map(|thread| {
-            let engine = Arc::clone(&engine);
-            std::thread::spawn(move || {
-                for n in 0..40 {
-                    let number = thread * 1000 + n;
-                    assert_eq!(engine.writer.write(Need::Ride, Long(number)).unwrap().0, number + 1);
-                }
-            })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 #[test]

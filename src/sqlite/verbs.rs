@@ -7,9 +7,10 @@ use super::look::{self, BATCH};
 use super::tally::Tally;
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
-use crate::Result;
 use crate::engine::{Changed, Told};
+use crate::error::Kind;
 use crate::job::{Changes, Check, Filter, Job, State, Verb, Which};
+use crate::{Error, Result};
 
 /// Deletes what `delete` says, and remembers the newest id where it went along.
 pub(super) fn deleting<T>(tx: &mut Tx<'_>, delete: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
@@ -88,13 +89,21 @@ impl<V: OneRow> Op for Sweep<V> {
         };
         self.tally.clear();
         for &id in &ids {
-            if let Some(changed) = self.verb.apply(tx, id)? {
+            if let Some(changed) = self.verb.apply(tx, id).map_err(|error| of_job(id, error))? {
                 self.tally.add(changed);
             }
         }
         let count = self.so_far.count + self.tally.count;
         self.batch = Batch { position, done: ids.len() < BATCH as usize, count };
         Ok(())
+    }
+}
+
+/// Whoever meant many is to know which it was.
+fn of_job(id: i64, error: Error) -> Error {
+    match error.kind() {
+        Kind::Storage => Error::new(Kind::Storage, format!("job {id}")).because(error),
+        _ => error,
     }
 }
 

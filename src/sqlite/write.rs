@@ -14,11 +14,11 @@ use super::group::{Group, Own};
 use super::line::{Waiter, Waiting};
 use super::patience::be_patient;
 use super::peers::Peers;
+use super::schema::Leave;
 use super::solitude::Solitude;
 use super::verbs::exists;
 use super::{claim, doubt, failed, holder, sql};
 use crate::engine::{Crew, News, Turn};
-use crate::error::Kind;
 use crate::{Durability, Error, Result};
 
 /// Something to do in a transaction. It may be run again after a rollback.
@@ -70,6 +70,7 @@ pub(super) struct Writer {
     crews: RwLock<Arc<Crews>>,
     pub solitude: Solitude,
     pub peers: Peers,
+    pub leave: Leave,
     /// Held while the crews are told what was said of queues.
     pub telling: Mutex<()>,
     /// Held while it is made known how one runs its queues: who finds nothing changed finds it written as well.
@@ -79,6 +80,8 @@ pub(super) struct Writer {
     ran: Condvar,
     durability: Durability,
     patience: Duration,
+    /// A caller is not to be kept by the work of others for longer than this.
+    pub kept: Duration,
 }
 
 /// Who waits for the writer.
@@ -119,10 +122,7 @@ enum Leader {
     Runtime,
 }
 
-/// A caller is not to be kept by the work of others for longer than this,
-const KEPT: Duration = Duration::from_micros(200);
-
-/// and a runtime's thread for no more transactions than these: it has other things to do as well.
+/// A runtime's thread is kept for no more transactions than these: it has other things to do as well.
 const TURNS: u32 = 4;
 
 impl Writer {
@@ -138,12 +138,14 @@ impl Writer {
             solitude: Solitude::new(),
             crews: RwLock::default(),
             peers: Peers::default(),
+            leave: Leave::to_write(),
             telling: Mutex::default(),
             announcing: Mutex::default(),
             runs: Mutex::new(0),
             ran: Condvar::new(),
             durability,
             patience,
+            kept: Duration::from_micros(200),
         }
     }
 
@@ -221,7 +223,7 @@ impl Writer {
         for turn in 1.. {
             let last = match leader {
                 // Its own op is in the first, and it must not hand over to itself.
-                Leader::Caller => turn > 1 && began.elapsed() >= KEPT,
+                Leader::Caller => turn > 1 && began.elapsed() >= self.kept,
                 Leader::Runtime => turn == TURNS,
             };
             let mut line = self.line.lock();
@@ -378,7 +380,7 @@ impl Writer {
             execute("BEGIN IMMEDIATE")?;
         }
         let mut tx = Tx { elder_keys: link.elder_keys, ..Tx::new(conn) };
-        let result = body(&mut tx).and_then(|value| {
+        let result = self.leave.ask(conn).and_then(|()| body(&mut tx)).and_then(|value| {
             if !alone {
                 execute("COMMIT")?;
             }
@@ -408,15 +410,5 @@ impl Link {
             self.synced = Some(synced);
         }
         Ok(())
-    }
-}
-
-impl Error {
-    /// The same error once more, for another of those it concerns.
-    fn again(&self) -> Error {
-        match self.kind() {
-            Kind::Invalid(field) => Error::invalid(field, self.to_string()),
-            kind => Error::new(kind, self.to_string()),
-        }
     }
 }

@@ -72,7 +72,7 @@ impl Hand {
     /// When the database cannot be written; so with every verb here.
     pub fn claim(&self, queue: &str, limit: usize) -> Result<Vec<Job>> {
         loop {
-            let demands = vec![Demand { queue: queue.into(), limit }];
+            let demands = vec![Demand { queue: queue.into(), limit, slots: limit }];
             let done = self.engine().take_turn(Turn { demands, ..self.turn() })?;
             let observers = self.kiln.observers();
             done.expired.iter().for_each(|job| observers.tell(|| Event::Expired { job: job.into() }));

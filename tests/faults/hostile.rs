@@ -238,6 +238,18 @@ fn a_damaged_page_of_one_job_stops_no_other() {
     let kiln = folder.open();
     let error = kiln.get(damaged.id).unwrap_err();
     assert!(error.to_string().contains("malformed"), "{error}");
+    // The others are exported whole, it as what it is; and who cancels many is told which one cannot be.
+    let mut lines = Vec::new();
+    assert_eq!(kiln.export(&mut lines, Filter::new()).unwrap(), 6);
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let why = "database disk image is malformed";
+    assert_eq!(lines[0], serde_json::json!({ "id": damaged.id, "unreadable": why }));
+    for (line, id) in lines[1..].iter().zip(&healthy) {
+        assert_eq!((line["id"].as_i64(), line["args"]["text"].as_str().map(str::len)), (Some(*id), Some(12_007)));
+    }
+    let error = kiln.cancel(Filter::new()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("job {}: ", damaged.id)), "{error}");
     let runtime =
         kiln.runtime().queue("default", 2).worker_fn("w", |_: &Running<serde_json::Value>| ()).start().unwrap();
     // Not by `reaches`, whose message would show their arguments.
@@ -245,10 +257,11 @@ fn a_damaged_page_of_one_job_stops_no_other() {
     let later = kiln.enqueue(NewJob::new("w").args(serde_json::json!({}))).unwrap();
     reaches(&kiln, later.id, State::Completed);
     assert_eq!(runtime.stop().unwritten, 0);
+    assert_eq!(kiln.delete(damaged.id).unwrap(), 1, "it can be deleted");
     report(
         "a page of one job's arguments is damaged",
         1,
-        "that job stays where it is and says so, 6 others were executed",
+        "that job stays where it is and says so, 6 others were executed, and exported whole",
     );
 }
 
@@ -343,4 +356,67 @@ fn strange_things_in_place_of_sidecars_stop_nobody() {
     runtime.stop();
     assert_eq!(fs::read_to_string(folder.path("jobs.db-kiln-ffffffffffffffffffffffffffffffff")).unwrap(), "not ours");
     report("a directory, a stranger's file and impossible names in place of sidecars", 5, "left alone; jobs ran");
+}
+
+/// Texts that one reader of JSON takes and another does not.
+#[test]
+fn arguments_that_readers_of_json_disagree_about_run_or_say_why_not() {
+    let texts = [
+        (r#"{"a":1e400}"#, false),
+        (r#"{"a":-0}"#, true),
+        (r#"{"a":1e-400}"#, true),
+        (r#"{"a":9223372036854775808}"#, true),
+        (r#"{"a":18446744073709551616}"#, true),
+        (r#"{"a":1,"a":2}"#, true),
+        (r#"{"a":"\ud800"}"#, false),
+        (r#"{"\ud800":1}"#, false),
+        (r#"{"a":"\u0000"}"#, true),
+        (" \n{}\r\n ", true),
+        ("\u{feff}{}", false),
+        (r#"{"a":NaN}"#, false),
+        ("{a:1}", false),
+        (r#"{"a":0x10}"#, false),
+        (r#"{"a":1,}"#, false),
+        ("nul", false),
+        (r#"{"password":"hunter2","b":"\ud800"}"#, false),
+    ];
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let runtime =
+        kiln.runtime().queue("default", 1).worker_fn("w", |_: &Running<serde_json::Value>| ()).start().unwrap();
+    let conn = stranger(&folder.db());
+    for (text, runs) in texts {
+        conn.execute("INSERT INTO kiln_jobs (worker, args, max_attempts) VALUES ('w', ?1, 1)", [text]).unwrap();
+        let id = conn.last_insert_rowid();
+        // So that nobody has to wait for a look.
+        kiln.update(id, Changes::new().priority(1)).unwrap();
+        let job = reaches(&kiln, id, if runs { State::Completed } else { State::Discarded });
+        assert!(runs || job.errors[0].error.contains("not the JSON that was expected"), "{text}: {:?}", job.errors);
+        assert_eq!(job.args.as_str(), text);
+        let shown = format!("{job} {job:?}");
+        let mut exported = Vec::new();
+        kiln.export(&mut exported, Filter::new()).unwrap();
+        assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&exported).is_ok(), "{text}: its line is JSON");
+        let exported = String::from_utf8(exported).unwrap();
+        assert!(!shown.contains("hunter2") && !exported.contains("hunter2"), "{text}: {exported}");
+        // It is the double of one with the same arguments, and can be changed and run again.
+        let double = || kiln.enqueue(NewJob::new("w").args(&job.args).unique(kiln::Unique::new()).max_attempts(1));
+        match double() {
+            Ok(first) => {
+                assert_eq!(double().unwrap().id, first.id, "{text}");
+                until("it ends", || ![State::Available, State::Executing].contains(&get(&kiln, first.id).state));
+            }
+            Err(error) => assert!(error.is_invalid(), "{text}: {error}"),
+        }
+        kiln.update(id, |_: &Job| Changes::new().args(serde_json::json!({ "a": 1 }))).unwrap();
+        kiln.retry(id).unwrap();
+        reaches(&kiln, id, State::Completed);
+        kiln.delete(Filter::new().states(State::ALL)).unwrap();
+    }
+    runtime.stop();
+    report(
+        "arguments that readers of JSON disagree about, written by hand",
+        texts.len(),
+        "each ran, or its attempt failed and said why; each was shown without secrets, exported as JSON, and mended",
+    );
 }

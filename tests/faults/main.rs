@@ -8,6 +8,8 @@
 mod common;
 mod disk;
 mod hostile;
+mod huge;
+mod limits;
 mod neighbours;
 mod power;
 mod running;

@@ -25,7 +25,7 @@ impl Told {
         self.observe(Kiln::builder(folder.db()).patience(ms(100))).open().unwrap()
     }
 
-    fn observe(&self, builder: KilnBuilder) -> KilnBuilder {
+    pub fn observe(&self, builder: KilnBuilder) -> KilnBuilder {
         let told = Arc::clone(&self.0);
         builder.observe(move |event| {
             if matches!(event, Event::Degraded { .. } | Event::Recovered { .. }) {

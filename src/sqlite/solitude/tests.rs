@@ -20,7 +20,7 @@ fn turn(company: Company) -> Turn {
         solitude: true,
         damaged: Arc::default(),
     };
-    let demands = vec![Demand { queue: "default".into(), limit: 5 }];
+    let demands = vec![Demand { queue: "default".into(), limit: 5, slots: 5 }];
     let turn = Turn::by_hand(Arc::new(member), Timestamp::UNIX_EPOCH, Vec::new(), demands);
     Turn { company, solitude: BASE, ..turn }
 }
