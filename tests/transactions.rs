@@ -174,3 +174,39 @@ fn a_lost_attempt_cannot_complete_its_job() {
     assert_eq!(effects(&conn), 0, "the worker dropped its transaction");
     assert_eq!(kiln.get(id).unwrap().unwrap().state, State::Available);
 }
+
+/// Trying again does not help such a transaction, and the error says what does.
+#[test]
+fn a_transaction_that_has_read_what_others_changed_since_is_told_to_begin_anew() {
+    let App { kiln, mut conn, folder } = app();
+    let tx = conn.transaction().unwrap();
+    assert_eq!(tx.query_one("SELECT count(*) FROM effects", [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    connect(&folder.path().join("app.db")).execute("INSERT INTO effects VALUES (1, 1)", []).unwrap();
+    for _ in 0..2 {
+        let error = kiln.enqueue_in(&tx, NewJob::new("ship")).unwrap_err();
+        assert!(error.is_busy() && error.to_string().contains("begin it with IMMEDIATE"), "{error}");
+    }
+    tx.rollback().unwrap();
+    let tx = begin(&mut conn);
+    kiln.enqueue_in(&tx, NewJob::new("ship")).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(kiln.count(Filter::new()).unwrap().total(), 1);
+}
+
+/// What is rolled back to a savepoint takes its job along, and that alone.
+#[test]
+fn a_rollback_to_a_savepoint_leaves_the_jobs_before_it_and_those_after() {
+    let App { kiln, mut conn, folder: _folder } = app();
+    let tx = begin(&mut conn);
+    let new = |name: &str| NewJob::new("ship").args(serde_json::json!({ "order": name })).unique(Unique::new());
+    kiln.enqueue_in(&tx, new("before")).unwrap();
+    tx.execute_batch("SAVEPOINT inner").unwrap();
+    kiln.enqueue_in(&tx, new("within")).unwrap();
+    assert!(kiln.enqueue_in(&tx, new("within")).unwrap().conflict);
+    tx.execute_batch("ROLLBACK TO inner; RELEASE inner").unwrap();
+    assert!(!kiln.enqueue_in(&tx, new("after")).unwrap().conflict);
+    assert!(kiln.enqueue_in(&tx, new("before")).unwrap().conflict);
+    tx.commit().unwrap();
+    let orders: Vec<Value> = kiln.list(Filter::new()).unwrap().iter().filter_map(|job| job.args.get("order")).collect();
+    assert_eq!(orders, ["before", "after"]);
+}
