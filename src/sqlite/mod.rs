@@ -310,10 +310,10 @@ impl Engine for Sqlite {
 
     fn backup(&self, to: &Path, over: bool) -> Result<u64> {
         let to = copy::destination(self.file(), to, over)?;
-        let manner = copy::Manner { over, forget_runtimes: true };
+        let manner = |patience| copy::Manner { over, forget_runtimes: true, patience };
         match &self.file {
-            Some(file) => copy::snapshot(&open::read_only(file, self.patience)?, &to, &manner),
-            None => self.writer.with(|conn| copy::snapshot(conn, &to, &manner)),
+            Some(file) => copy::snapshot(&open::read_only(file, self.patience)?, &to, &manner(Some(self.patience))),
+            None => self.writer.with(|conn| copy::snapshot(conn, &to, &manner(None))),
         }
     }
 
