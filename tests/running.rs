@@ -1,9 +1,12 @@
 //! What a running job can do: progress, checkpoints, steps, further jobs.
 
+mod common;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use common::{Folder, Other, other_process_for, say};
 use kiln::{Event, Failure, Kiln, NewJob, Outcome, Running, State};
 use serde_json::Value;
 
@@ -120,6 +123,61 @@ fn a_checkpoint_is_where_the_next_attempt_goes_on_and_is_forgotten_at_the_end() 
     kiln.retry(id).unwrap();
     kiln.wait(id, LONG).unwrap().unwrap();
     assert_eq!(kiln.wait_result::<u64>(id, LONG).unwrap(), Some(0), "a job that completed begins anew");
+    runtime.stop();
+}
+
+/// Counts once, keeps where it is, and sends; what it does by itself it tells.
+fn import(job: &Nothing, tell: impl Fn(&str)) -> Result<Outcome, Failure> {
+    let lines: u64 = job.step("count", || {
+        tell("counts");
+        Ok::<_, Failure>(3)
+    })?;
+    let from: u64 = job.last_checkpoint()?.unwrap_or(0);
+    job.progress(from, lines, "lines");
+    tell(&format!("from {from}"));
+    job.checkpoint(&2)?;
+    let sent: String = job.step("send", || {
+        tell("sends");
+        // The first attempt does not come any further.
+        while job.attempt == 1 {
+            std::thread::park();
+        }
+        Ok::<_, Failure>("a receipt".to_owned())
+    })?;
+    Ok(Outcome::record(&(lines, from, sent))?)
+}
+
+/// What a step came to is there after a kill, what was kept as well; a step that was cut short is done again.
+#[test]
+fn steps_that_are_done_and_the_last_checkpoint_outlast_a_killed_process() {
+    const NAME: &str = "steps_that_are_done_and_the_last_checkpoint_outlast_a_killed_process";
+    if let Some(folder) = other_process_for() {
+        let kiln = Kiln::open(folder.join("jobs.db")).unwrap();
+        let runtime = kiln.runtime().worker_fn("import", |job: &Nothing| import(job, say)).start().unwrap();
+        let _ = std::io::stdin().read_line(&mut String::new());
+        drop(runtime);
+        return;
+    }
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let id = kiln.enqueue(NewJob::new("import")).unwrap().id;
+    let mut other = Other::start(NAME, &folder);
+    for expected in ["counts", "from 0", "sends"] {
+        assert_eq!(other.hear(), expected);
+    }
+    assert_eq!(kiln.progress(id).unwrap().unwrap().to_string(), "0/3 lines");
+    other.kill();
+
+    let (told, does) = mpsc::channel();
+    let told = parking_lot::Mutex::new(told);
+    let work = move |job: &Nothing| import(job, |what| told.lock().send(what.to_owned()).unwrap());
+    let runtime = kiln.runtime().worker_fn("import", work).start().unwrap();
+    let result: Option<(u64, u64, String)> = kiln.wait_result(id, LONG).unwrap();
+    assert_eq!(result, Some((3, 2, "a receipt".to_owned())));
+    assert_eq!(does.try_iter().collect::<Vec<_>>(), ["from 2", "sends"]);
+    let job = kiln.get(id).unwrap().unwrap();
+    assert_eq!((job.state, job.attempt, job.errors.len()), (State::Completed, 2, 1));
+    assert_eq!(kiln.progress(id).unwrap().unwrap().to_string(), "2/3 lines");
     runtime.stop();
 }
 
