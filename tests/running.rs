@@ -209,6 +209,45 @@ fn an_attempt_that_was_written_off_can_note_nothing_more() {
 }
 
 #[test]
+fn any_number_of_threads_and_handles_may_wait_for_one_job_and_nobody_waits_for_what_is_over_or_not_there() {
+    let folder = Folder::new();
+    let handles = [folder.open(), folder.open()];
+    let kiln = &handles[0];
+    let runtime = kiln.runtime().worker_fn("answer", |job: &Nothing| Outcome::record(&job.args["value"]));
+    let runtime = runtime.start().unwrap();
+    runtime.pause("default").unwrap();
+    let value = serde_json::json!([1, null, { "half": 0.5 }]);
+    let id = kiln.enqueue(NewJob::new("answer").args(serde_json::json!({ "value": value }))).unwrap().id;
+    assert_eq!(kiln.wait_result::<Value>(id, Duration::ZERO).unwrap(), None);
+    std::thread::scope(|scope| {
+        let wait = |n: usize| {
+            scope.spawn({
+                let kiln = &handles[n % 2];
+                move || kiln.wait_result::<Value>(id, LONG)
+            })
+        };
+        let waiting: Vec<_> = (0..8).map(wait).collect();
+        runtime.resume("default").unwrap();
+        waiting.into_iter().for_each(|one| assert_eq!(one.join().unwrap().unwrap().as_ref(), Some(&value)));
+    });
+    runtime.stop();
+
+    let cancelled = kiln.enqueue(NewJob::new("answer")).unwrap().id;
+    kiln.cancel(cancelled).unwrap();
+    let deleted = kiln.enqueue(NewJob::new("answer")).unwrap().id;
+    kiln.delete(deleted).unwrap();
+    for kiln in &handles {
+        for timeout in [Duration::ZERO, Duration::MAX] {
+            let state = |id| kiln.wait(id, timeout).unwrap().map(|job| job.state);
+            assert_eq!((state(id), state(cancelled)), (Some(State::Completed), Some(State::Cancelled)));
+            assert_eq!([deleted, 99, 0, -1].map(state), [None; 4]);
+            assert_eq!(kiln.wait_result::<Value>(cancelled, timeout).unwrap(), None);
+        }
+        assert!(kiln.wait_result::<u32>(id, LONG).unwrap_err().is_malformed());
+    }
+}
+
+#[test]
 fn a_job_enqueues_further_jobs() {
     let kiln = Kiln::in_memory().unwrap();
     let (told, names) = mpsc::channel();

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kiln::rusqlite::{Connection, Transaction, TransactionBehavior};
-use kiln::{Failure, Filter, Kiln, NewJob, Outcome, Running, State, Unique};
+use kiln::{Failure, Filter, Job, Kiln, NewJob, Outcome, Running, State, Unique, Worker};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -173,6 +173,48 @@ fn a_lost_attempt_cannot_complete_its_job() {
     assert!(lost.recv_timeout(LONG).unwrap());
     assert_eq!(effects(&conn), 0, "the worker dropped its transaction");
     assert_eq!(kiln.get(id).unwrap().unwrap().state, State::Available);
+}
+
+/// Tries to complete its job once its attempt was written off.
+struct Late {
+    path: std::path::PathBuf,
+    lost: mpsc::Sender<bool>,
+}
+
+impl Worker for Late {
+    const NAME: &'static str = "late";
+    type Args = ();
+
+    fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+        while job.kiln().get(job.id)?.is_some_and(|row| row.state == State::Executing) {
+            std::thread::yield_now();
+        }
+        let mut app = connect(&self.path);
+        let tx = begin(&mut app);
+        tx.execute("INSERT INTO effects VALUES (?1, ?2)", (job.id, job.attempt))?;
+        let completed = job.complete_in(&tx);
+        self.lost.send(completed.as_ref().is_err_and(kiln::Error::is_lost))?;
+        let done = completed?;
+        tx.commit()?;
+        Ok(done)
+    }
+
+    fn timeout(&self, _: &Job) -> Option<Duration> {
+        Some(Duration::from_millis(5))
+    }
+}
+
+#[test]
+fn an_attempt_written_off_for_its_time_has_no_effect_and_completes_nothing() {
+    let App { kiln, conn, folder } = app();
+    let (lost, told) = mpsc::channel();
+    let late = Late { path: folder.path().join("app.db"), lost };
+    let runtime = kiln.runtime().timeout_grace(Duration::from_millis(5)).worker(late).start().unwrap();
+    let id = kiln.enqueue(Late::job(()).max_attempts(1)).unwrap().id;
+    assert!(told.recv_timeout(LONG).unwrap());
+    runtime.stop();
+    assert_eq!(kiln.get(id).unwrap().unwrap().state, State::Discarded);
+    assert_eq!(effects(&conn), 0);
 }
 
 /// Trying again does not help such a transaction, and the error says what does.
