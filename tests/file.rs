@@ -190,6 +190,9 @@ fn neither_a_device_nor_a_link_to_nowhere_is_a_file() {
 #[test]
 fn no_path_at_all_is_refused() {
     assert!(Kiln::open("").unwrap_err().is_unusable());
+    // SQLite would take these for something else; as paths they are nobody's wish.
+    assert!(refused(Path::new(":memory:"), "use Kiln::in_memory").is_unusable());
+    assert!(refused(Path::new("file:jobs.db?mode=memory"), "give a path").is_unusable());
 }
 
 #[test]
