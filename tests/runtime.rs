@@ -285,8 +285,8 @@ fn an_enqueue_returns_while_a_backlog_is_worked_off() {
                 kiln.enqueue(NewJob::new("w").queue("elsewhere")).unwrap();
                 calls += 1;
             }
-            // It takes sixty transactions and more; a call is served by one of the next few.
-            assert!(calls >= 20, "only {calls} calls came back while {BACKLOG} jobs were executed");
+            // It takes sixty transactions and more; a call is served by one of the next few, mostly the next but one.
+            assert!(calls >= 10, "only {calls} calls came back while {BACKLOG} jobs were executed");
         }
         runtime.stop();
     });
