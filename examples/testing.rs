@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln::testing::{Drain, Hand, ManualClock};
+use kiln::testing::{Drain, ManualClock};
 use kiln::{Kiln, NewJob, Running, assert_enqueued, refute_enqueued};
 
 fn main() -> kiln::Result<()> {
@@ -16,7 +16,6 @@ fn main() -> kiln::Result<()> {
     println!("now: {} completed", drain.drain()?.completed);
 
     clock.advance(Duration::from_secs(3600));
-    Hand::new(&kiln, ["water"]).stage(&["default"])?;
     println!("an hour later: {} completed", drain.drain()?.completed);
     refute_enqueued!(kiln, worker: "water");
     Ok(())

@@ -92,7 +92,8 @@ impl<A> Running<A> {
     pub fn complete_in(&self, tx: &Transaction<'_>) -> Result<Outcome> {
         let kiln = self.kiln();
         kiln.check_place(tx)?;
-        if within::complete(tx, self.fence(), kiln.clock().now())? {
+        // Performed by a test: there is no row to complete.
+        if self.is_rowless() || within::complete(tx, self.fence(), kiln.clock().now())? {
             return Ok(Outcome::Committed);
         }
         Err(Error::lost(self.fence()))

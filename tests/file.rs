@@ -190,6 +190,9 @@ fn neither_a_device_nor_a_link_to_nowhere_is_a_file() {
 #[test]
 fn no_path_at_all_is_refused() {
     assert!(Kiln::open("").unwrap_err().is_unusable());
+    // SQLite would take these for something else; as paths they are nobody's wish.
+    assert!(refused(Path::new(":memory:"), "use Kiln::in_memory").is_unusable());
+    assert!(refused(Path::new("file:jobs.db?mode=memory"), "give a path").is_unusable());
 }
 
 #[test]
@@ -516,6 +519,30 @@ fn a_plain_insert_of_any_program_is_executed_while_the_runtime_idles() {
     run_elsewhere(&folder.db(), "INSERT INTO kiln_jobs (worker, args) VALUES ('shout', '{}')");
     runtime.start().unwrap();
     reaches(&kiln, 4, State::Completed);
+}
+
+#[test]
+fn a_plain_insert_of_a_worker_s_name_and_a_plain_update_are_noticed_while_the_runtime_idles() {
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let runtime = kiln.runtime().queue("default", 1).worker_fn("w", |_: &Running<()>| ()).start().unwrap();
+    let hour = Duration::from_secs(3600);
+    let new = [
+        NewJob::new("w").state(State::Suspended),
+        NewJob::new("w").schedule_in(hour),
+        NewJob::new("w").queue("nobody's"),
+        NewJob::new("someone else"),
+    ];
+    let waiting = kiln.enqueue_many(new).unwrap();
+    let foreign = stranger(&folder.db());
+    let changes = ["state = 'available'", "scheduled_at = 0", "queue = 'default'", "worker = 'w'"];
+    for (job, change) in waiting.iter().zip(changes) {
+        assert_eq!(foreign.execute(&format!("UPDATE kiln_jobs SET {change} WHERE id = ?1"), [job.id]).unwrap(), 1);
+        reaches(&kiln, job.id, State::Completed);
+        foreign.execute("INSERT INTO kiln_jobs (worker) VALUES ('w')", []).unwrap();
+        reaches(&kiln, foreign.last_insert_rowid(), State::Completed);
+    }
+    runtime.stop();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Ends, Folder, count, everywhere, get, ms, reaches, stranger};
+use common::{DEADLINE, Ends, Folder, count, everywhere, get, ms, reaches, stranger};
 use jiff::{SignedDuration, Timestamp};
 use kiln::testing::{Hand, ManualClock};
 use kiln::{Changes, Failure, Filter, Job, Kiln, NewJob, Outcome, Running, State, Worker};
@@ -1031,7 +1031,7 @@ fn an_executing_row_is_rescued_however_odd_it_is() {
     // One that was never claimed at all.
     conn.execute_batch("INSERT INTO kiln_jobs (worker, state) VALUES ('w', 'executing')").unwrap();
     let hand = Hand::new(&kiln, ["w"]);
-    let until = Instant::now() + Duration::from_secs(8);
+    let until = Instant::now() + DEADLINE;
     let stuck = loop {
         hand.rescue().unwrap();
         let stuck = kiln.list(Filter::new().state(State::Executing).limit(1000)).unwrap();

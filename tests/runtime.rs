@@ -285,8 +285,8 @@ fn an_enqueue_returns_while_a_backlog_is_worked_off() {
                 kiln.enqueue(NewJob::new("w").queue("elsewhere")).unwrap();
                 calls += 1;
             }
-            // It takes sixty transactions and more; a call is served by one of the next few.
-            assert!(calls >= 20, "only {calls} calls came back while {BACKLOG} jobs were executed");
+            // It takes sixty transactions and more; a call is served by one of the next few, mostly the next but one.
+            assert!(calls >= 10, "only {calls} calls came back while {BACKLOG} jobs were executed");
         }
         runtime.stop();
     });
@@ -980,8 +980,9 @@ impl Worker for Slow {
         Ok(Outcome::record("done")?)
     }
 
-    fn timeout(&self, _: &Job) -> Option<Duration> {
-        Some(self.timeout)
+    /// For the first attempt alone: a later one is to end by itself, on a machine that is busy as well.
+    fn timeout(&self, job: &Job) -> Option<Duration> {
+        (job.attempt == 1).then_some(self.timeout)
     }
 }
 

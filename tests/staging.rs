@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln::{Failure, Job, Kiln, Outcome, Running, State, Worker};
+use kiln::{Durability, Failure, Job, Kiln, Outcome, Running, State, Worker};
 
 struct FailsOften;
 
@@ -23,7 +23,8 @@ impl Worker for FailsOften {
 #[test]
 fn a_job_that_fails_at_once_is_due_again_in_time_however_often() {
     let folder = tempfile::tempdir().unwrap();
-    let kiln = Kiln::open(folder.path().join("jobs.db")).unwrap();
+    // However long the disk takes for a sync.
+    let kiln = Kiln::builder(folder.path().join("jobs.db")).durability(Durability::Normal).open().unwrap();
     let runtime = kiln.runtime().worker(FailsOften).start().unwrap();
     let job = kiln.enqueue(FailsOften::job(())).unwrap();
     let job = kiln.wait(job.id, Duration::from_secs(30)).unwrap();

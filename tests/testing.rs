@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kiln::testing::{Drain, Hand, ManualClock, Scratch};
-use kiln::{Failure, Kiln, NewJob, Outcome, Running, State, Worker, assert_enqueued, refute_enqueued};
+use kiln::{Failure, Filter, Kiln, NewJob, Outcome, Running, State, Worker, assert_enqueued, refute_enqueued};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -51,6 +51,40 @@ fn performing_decodes_the_arguments_as_they_would_be_stored() {
     assert!(failure.to_string().contains("missing field `email`"), "{failure}");
     let unknown = drain.perform(NewJob::new("nobody")).unwrap_err();
     assert!(unknown.to_string().contains("\"nobody\" is not known"), "{unknown}");
+}
+
+/// What a worker notes for its next attempt is there for it, and nowhere else.
+#[test]
+fn a_worker_that_checkpoints_and_completes_in_a_transaction_is_performed_like_any_other() {
+    let scratch = Scratch::new().unwrap();
+    let kiln = scratch.open().unwrap();
+    let path = scratch.path();
+    let work = move |job: &Running<()>| -> Result<Outcome, Failure> {
+        let first: u32 = job.step("count", || Ok::<_, Failure>(7))?;
+        let again: u32 = job.step("count", || Err(Failure::from("done twice")))?;
+        job.checkpoint(&(first + again))?;
+        job.progress(1, 2, "half way");
+        let mut app = rusqlite::Connection::open(&path)?;
+        app.execute_batch("CREATE TABLE IF NOT EXISTS sums (sum)")?;
+        let tx = app.transaction()?;
+        tx.execute("INSERT INTO sums VALUES (?1)", [job.last_checkpoint::<u32>()?])?;
+        let done = job.complete_in(&tx)?;
+        tx.commit()?;
+        Ok(done)
+    };
+    let drain = Drain::new(&kiln).worker_fn("sum", work).unwrap();
+    for _ in 0..2 {
+        assert_eq!(drain.perform(NewJob::new("sum")).unwrap(), Outcome::Committed);
+    }
+    let sums = "SELECT group_concat(sum) FROM sums";
+    let app = rusqlite::Connection::open(scratch.path()).unwrap();
+    assert_eq!(app.query_one(sums, [], |row| row.get::<_, String>(0)).unwrap(), "14,14");
+    assert_eq!(kiln.count(Filter::new()).unwrap().total(), 0);
+
+    // And drained, it is completed by its transaction.
+    let id = kiln.enqueue(NewJob::new("sum")).unwrap().id;
+    assert_eq!(drain.drain().unwrap().completed, 1);
+    assert_eq!(kiln.get(id).unwrap().unwrap().state, State::Completed);
 }
 
 #[test]
@@ -118,6 +152,36 @@ fn a_drain_leaves_what_is_due_later_and_gets_past_what_has_expired() {
     assert_eq!(states()[2], State::Completed);
 }
 
+/// As a runtime would, whose clock has come so far.
+#[test]
+fn a_drain_executes_what_has_become_due_by_its_clock() {
+    let clock = ManualClock::default();
+    let kiln = Kiln::memory_builder().clock(&clock).open().unwrap();
+    let minute = Duration::from_secs(60);
+    let drain = Drain::new(&kiln)
+        .worker_fn("snooze", move |job: &Running<()>| match job.meta.get("snoozed") {
+            None => Outcome::snooze(minute),
+            Some(_) => Outcome::Complete,
+        })
+        .unwrap()
+        .worker_fn("fail", |_: &Running<()>| -> Result<(), Failure> { Err("no".into()) })
+        .unwrap();
+    kiln.enqueue(NewJob::new("snooze").queue("slow").schedule_in(minute)).unwrap();
+    kiln.enqueue(NewJob::new("fail").max_attempts(2)).unwrap();
+    let drained = || {
+        let drained = drain.drain().unwrap();
+        (drained.completed, drained.scheduled, drained.retryable, drained.discarded)
+    };
+    assert_eq!(drained(), (0, 0, 1, 0), "the one is scheduled");
+    assert_eq!(drained(), (0, 0, 0, 0), "nothing is due");
+    clock.advance(minute);
+    assert_eq!(drained(), (0, 1, 0, 1), "it was due, and the other is tried again");
+    clock.advance(minute - Duration::from_micros(1));
+    assert_eq!(drained(), (0, 0, 0, 0));
+    clock.advance(Duration::from_micros(1));
+    assert_eq!(drained(), (1, 0, 0, 0));
+}
+
 #[test]
 fn a_file_for_one_test_is_there_for_several_handles_and_gone_with_it() {
     let scratch = Scratch::new().unwrap();
@@ -149,15 +213,35 @@ fn what_is_refuted_is_what_fits_every_word() {
 }
 
 #[test]
-#[should_panic(expected = "Job(id=1, worker=welcome, args={\"email\":\"a@b.c\"}, queue=mail, state=available)")]
-fn a_failed_assertion_shows_what_was_there_instead() {
+fn a_failed_assertion_says_what_it_wanted_and_shows_what_was_there_instead() {
     let kiln = Kiln::in_memory().unwrap();
-    kiln.enqueue(signup("a@b.c")).unwrap();
-    assert_enqueued!(kiln, worker: "welcome", args: json!({ "email": "x@y.z" }));
+    let fails = |assertion: &dyn Fn(&Kiln)| {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| assertion(&kiln))).unwrap_err();
+        panic.downcast_ref::<String>().unwrap().clone()
+    };
+    let nothing = fails(&|kiln| drop(assert_enqueued!(kiln)));
+    assert_eq!(nothing, "no job has a state that waits; there were:\n  no jobs at all");
+    kiln.enqueue(signup("a@b.c").tags(["new"])).unwrap();
+    kiln.enqueue(NewJob::new("app.Mailer").priority(3)).unwrap();
+    let said = fails(&|kiln| {
+        drop(assert_enqueued!(kiln, worker: "Mailer", queue: "mail", priority: 1, args: json!({ "email": "x@y.z" })));
+    });
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "no job has a state that waits, worker=Mailer, queue=mail, priority=1, args={\"email\":\"x@y.z\"}; there were:",
+            "  Job(id=1, worker=welcome, args={\"email\":\"a@b.c\"}, queue=mail, state=available) of welcome, priority=0, \
+             tags=[\"new\"]",
+            "  Job(id=2, worker=Mailer, args={}, queue=default, state=available) of app.Mailer, priority=3, tags=[]",
+        ]
+    );
+    let said = fails(&|kiln| drop(assert_enqueued!(kiln, tags: ["old"], state: State::Scheduled)));
+    assert!(said.starts_with("no job has state=scheduled, tags=[\"old\"]; there were:"), "{said}");
 }
 
 #[test]
-#[should_panic(expected = "state=available) fits")]
+#[should_panic(expected = "state=available) has a state that waits, tags=[\"new\"]")]
 fn a_failed_refutation_shows_the_job() {
     let kiln = Kiln::in_memory().unwrap();
     kiln.enqueue(signup("a@b.c").tags(["New"])).unwrap();

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kiln::rusqlite::{Connection, Transaction, TransactionBehavior};
-use kiln::{Failure, Filter, Kiln, NewJob, Outcome, Running, State, Unique};
+use kiln::{Failure, Filter, Job, Kiln, NewJob, Outcome, Running, State, Unique, Worker};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -205,4 +205,82 @@ fn an_enqueue_that_begins_a_transaction_waits_for_another_writer() {
     writer.execute_batch("COMMIT").unwrap();
     let job = enqueues.join().unwrap().unwrap();
     assert_eq!(kiln.get(job.id).unwrap().unwrap().worker, "ours");
+}
+
+/// Tries to complete its job once its attempt was written off.
+struct Late {
+    path: std::path::PathBuf,
+    lost: mpsc::Sender<bool>,
+}
+
+impl Worker for Late {
+    const NAME: &'static str = "late";
+    type Args = ();
+
+    fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+        while job.kiln().get(job.id)?.is_some_and(|row| row.state == State::Executing) {
+            std::thread::yield_now();
+        }
+        let mut app = connect(&self.path);
+        let tx = begin(&mut app);
+        tx.execute("INSERT INTO effects VALUES (?1, ?2)", (job.id, job.attempt))?;
+        let completed = job.complete_in(&tx);
+        self.lost.send(completed.as_ref().is_err_and(kiln::Error::is_lost))?;
+        let done = completed?;
+        tx.commit()?;
+        Ok(done)
+    }
+
+    fn timeout(&self, _: &Job) -> Option<Duration> {
+        Some(Duration::from_millis(5))
+    }
+}
+
+#[test]
+fn an_attempt_written_off_for_its_time_has_no_effect_and_completes_nothing() {
+    let App { kiln, conn, folder } = app();
+    let (lost, told) = mpsc::channel();
+    let late = Late { path: folder.path().join("app.db"), lost };
+    let runtime = kiln.runtime().timeout_grace(Duration::from_millis(5)).worker(late).start().unwrap();
+    let id = kiln.enqueue(Late::job(()).max_attempts(1)).unwrap().id;
+    assert!(told.recv_timeout(LONG).unwrap());
+    runtime.stop();
+    assert_eq!(kiln.get(id).unwrap().unwrap().state, State::Discarded);
+    assert_eq!(effects(&conn), 0);
+}
+
+/// Trying again does not help such a transaction, and the error says what does.
+#[test]
+fn a_transaction_that_has_read_what_others_changed_since_is_told_to_begin_anew() {
+    let App { kiln, mut conn, folder } = app();
+    let tx = conn.transaction().unwrap();
+    assert_eq!(tx.query_one("SELECT count(*) FROM effects", [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    connect(&folder.path().join("app.db")).execute("INSERT INTO effects VALUES (1, 1)", []).unwrap();
+    for _ in 0..2 {
+        let error = kiln.enqueue_in(&tx, NewJob::new("ship")).unwrap_err();
+        assert!(error.is_busy() && error.to_string().contains("begin it with IMMEDIATE"), "{error}");
+    }
+    tx.rollback().unwrap();
+    let tx = begin(&mut conn);
+    kiln.enqueue_in(&tx, NewJob::new("ship")).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(kiln.count(Filter::new()).unwrap().total(), 1);
+}
+
+/// What is rolled back to a savepoint takes its job along, and that alone.
+#[test]
+fn a_rollback_to_a_savepoint_leaves_the_jobs_before_it_and_those_after() {
+    let App { kiln, mut conn, folder: _folder } = app();
+    let tx = begin(&mut conn);
+    let new = |name: &str| NewJob::new("ship").args(serde_json::json!({ "order": name })).unique(Unique::new());
+    kiln.enqueue_in(&tx, new("before")).unwrap();
+    tx.execute_batch("SAVEPOINT inner").unwrap();
+    kiln.enqueue_in(&tx, new("within")).unwrap();
+    assert!(kiln.enqueue_in(&tx, new("within")).unwrap().conflict);
+    tx.execute_batch("ROLLBACK TO inner; RELEASE inner").unwrap();
+    assert!(!kiln.enqueue_in(&tx, new("after")).unwrap().conflict);
+    assert!(kiln.enqueue_in(&tx, new("before")).unwrap().conflict);
+    tx.commit().unwrap();
+    let orders: Vec<Value> = kiln.list(Filter::new()).unwrap().iter().filter_map(|job| job.args.get("order")).collect();
+    assert_eq!(orders, ["before", "after"]);
 }

@@ -417,6 +417,23 @@ fn a_debounced_job_runs_once_things_have_been_quiet() {
 }
 
 #[test]
+fn a_debounced_job_says_by_nothing_else_when_it_is_due() {
+    let (clock, kiln, _) = place();
+    let save = |delay| job(json!({})).unique(Unique::new().debounce(delay));
+    for (new, said) in [
+        (save(MINUTE).schedule_in(HOUR), "leave scheduled_at unsaid"),
+        (save(MINUTE).scheduled_at(clock.now()), "leave scheduled_at unsaid"),
+        (save(MINUTE).state(State::Suspended), "got state suspended"),
+        (save(Duration::MAX), "unique debounce must end before the year 9999"),
+    ] {
+        let error = kiln.enqueue(new).unwrap_err();
+        assert!(error.field() == Some("unique") && error.to_string().contains(said), "{error}");
+    }
+    assert_eq!(kiln.count(Filter::new()).unwrap().total(), 0);
+    assert_eq!(kiln.enqueue(save(MINUTE).state(State::Scheduled)).unwrap().scheduled_at, clock.now() + MINUTE);
+}
+
+#[test]
 fn a_throttled_job_runs_at_once_and_then_no_more_than_once_in_a_period_whatever_became_of_it() {
     let endings: [fn(&Hand, &Kiln, &Job); 4] = [
         |hand, _, job| assert!(hand.ack(job, Outcome::Complete).unwrap()),

@@ -184,11 +184,28 @@ impl NewJob {
         Ok(Template { job, unique, expires_in })
     }
 
+    /// When a debounced job is due: nothing else may say so.
+    fn debounced(&self, now: Timestamp, delay: Duration) -> Result<Timestamp> {
+        let refuse = |message| Err(Error::invalid("unique", message));
+        if !matches!(self.due, Due::Unsaid) {
+            return refuse("unique with debounce says when the job is due, leave scheduled_at unsaid".to_owned());
+        }
+        if let Some(state) = self.state.filter(|state| !matches!(state, State::Available | State::Scheduled)) {
+            return refuse(format!("unique with debounce is for jobs that are scheduled, got state {state}"));
+        }
+        match later(now, delay) {
+            Some(at) => Ok(whole_micros(at)),
+            None => refuse(format!("unique debounce must end before the year 9999, got {delay:?}")),
+        }
+    }
+
     /// The row to store, after the hooks and validated, and what to look for before. Its id is 0 until the database gives
     /// one.
     pub(crate) fn build(self, now: Timestamp, hooks: impl FnOnce(&mut Job)) -> Result<Ready> {
-        let delay = self.unique.as_ref().and_then(Unique::delay).map(Due::In);
-        let scheduled_at = delay.unwrap_or(self.due).at(now, "schedule_in")?;
+        let scheduled_at = match self.unique.as_ref().and_then(Unique::delay) {
+            Some(delay) => Some(self.debounced(now, delay)?),
+            None => self.due.at(now, "schedule_in")?,
+        };
         let expires_at = self.expires.map_or(Ok(None), |expires| expires.at(now, "expires_in"))?;
         let state = match (self.state, scheduled_at) {
             (None | Some(State::Available), None) => State::Available,

@@ -174,7 +174,7 @@ impl Unique {
     }
 
     /// Runs once things have been quiet for `delay`: the job is scheduled that far ahead, and each further enqueue
-    /// before then moves it on and gives it its arguments.
+    /// before then moves it on and gives it its arguments. When it is due is not to be said otherwise.
     ///
     /// ```
     /// # use std::time::Duration;

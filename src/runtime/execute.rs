@@ -71,6 +71,7 @@ fn run(house: &Arc<House>, task: &Task, worker: &dyn Entry) -> (End, Option<Dura
         kiln: house.kiln.clone(),
         reporter: Arc::clone(&reporter),
         desk: house.clone(),
+        rowless: false,
     };
     house.begin(task.fence, deadline);
     let queue_time = job.queue_time();

@@ -12,6 +12,7 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::live::private;
 use super::open::{self, has_table};
+use super::patience::{be_patient, busy};
 use super::{failed, sql};
 use crate::error::Kind;
 use crate::{Error, Result};
@@ -28,6 +29,15 @@ pub(super) struct Manner {
     pub over: bool,
     /// The runtimes of the original are none of the copy's.
     pub forget_runtimes: bool,
+    /// On a connection that is for nothing else: how long each look waits for its turn. It does so as fairly as a writer,
+    /// or it would never come in between those who write one after the other.
+    pub patience: Option<Duration>,
+}
+
+impl Manner {
+    fn be_patient(&self) {
+        self.patience.into_iter().for_each(be_patient);
+    }
 }
 
 /// The path a copy of `file` may be written to: its real folder, and nothing that is the file's own.
@@ -119,12 +129,17 @@ fn fill(from: &Connection, unborn: &Path, manner: &Manner) -> Result<()> {
     let mut copy = Connection::open_with_flags(unborn, open::WRITING).map_err(failed)?;
     // It is not there until it is whole: nothing of it has to be undone.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF").map_err(failed)?;
+    if manner.patience.is_some() {
+        from.busy_handler(Some(busy)).map_err(failed)?;
+    }
+    manner.be_patient();
     let wal = open::pragma::<String>(from, "journal_mode").map_err(failed)? == "wal";
     // In WAL mode a reader keeps nobody from writing, so all is read as it is now. Otherwise it would: then the lock is
     // given back between steps, as often as that leads to an end.
     let held = (wal && from.is_autocommit()).then(|| from.unchecked_transaction()).transpose().map_err(failed)?;
+    manner.be_patient();
     from.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failed)?;
-    pages(from, &mut copy).map_err(failed)?;
+    pages(from, &mut copy, manner).map_err(failed)?;
     drop(held);
     if manner.forget_runtimes && has_table(&copy, "kiln_runtimes").map_err(failed)? {
         copy.execute(sql::FORGET_RUNTIMES, []).map_err(failed)?;
@@ -134,10 +149,11 @@ fn fill(from: &Connection, unborn: &Path, manner: &Manner) -> Result<()> {
     OpenOptions::new().read(true).write(true).open(unborn).and_then(|file| file.sync_all()).map_err(lost)
 }
 
-fn pages(from: &Connection, copy: &mut Connection) -> rusqlite::Result<()> {
+fn pages(from: &Connection, copy: &mut Connection, manner: &Manner) -> rusqlite::Result<()> {
     let backup = Backup::new(from, copy)?;
     let (mut left, mut anew, mut busy) = (i32::MAX, 0, 0);
     loop {
+        manner.be_patient();
         match backup.step(if anew < PATIENT { PAGES } else { -1 })? {
             StepResult::Done => return Ok(()),
             StepResult::More => busy = 0,

@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, ffi};
 
 use crate::bell::Bell;
 use crate::diagnosis::{Compacted, Diagnosis};
@@ -334,10 +334,10 @@ impl Engine for Sqlite {
 
     fn backup(&self, to: &Path, over: bool) -> Result<u64> {
         let to = copy::destination(self.file(), to, over)?;
-        let manner = copy::Manner { over, forget_runtimes: true };
+        let manner = |patience| copy::Manner { over, forget_runtimes: true, patience };
         match &self.file {
-            Some(file) => copy::snapshot(&open::read_only(file, self.patience)?, &to, &manner),
-            None => self.writer.with(|conn| copy::snapshot(conn, &to, &manner)),
+            Some(file) => copy::snapshot(&open::read_only(file, self.patience)?, &to, &manner(Some(self.patience))),
+            None => self.writer.with(|conn| copy::snapshot(conn, &to, &manner(None))),
         }
     }
 
@@ -393,7 +393,15 @@ impl Engine for Sqlite {
 
 /// What an error of SQLite means to a caller; the one list of those that trying again may help.
 fn failed(error: rusqlite::Error) -> Error {
+    let snapshot = |error: &rusqlite::Error| {
+        error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_BUSY_SNAPSHOT)
+    };
     match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) if snapshot(&error) => {
+            let message = "the transaction has read what somebody else changed since, and can write nothing any more; \
+                           roll it back, and begin it with IMMEDIATE";
+            Error::new(Kind::Busy, message)
+        }
         // The last: others held for ten seconds what a look at the file needs first.
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
             let message = "another process holds the database's write lock; nothing was written, try again";

@@ -71,6 +71,12 @@ const READ_ONLY: &str = "it is read-only, and kiln has to write to it; to look a
                          KilnBuilder::read_only";
 
 fn create(path: &Path, options: &Options, unusable: &dyn Fn(&str) -> Error) -> Result<()> {
+    // What SQLite itself would not take for a path.
+    match path.as_os_str().as_encoded_bytes() {
+        b":memory:" => return Err(unusable("it would be a file of that name; for jobs in memory use Kiln::in_memory")),
+        [b'f', b'i', b'l', b'e', b':', ..] => return Err(unusable("it is an address; give a path")),
+        _ => {}
+    }
     let folder = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,

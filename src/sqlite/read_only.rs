@@ -164,7 +164,7 @@ impl Engine for ReadOnly {
 
     fn backup(&self, to: &Path, over: bool) -> Result<u64> {
         let to = copy::destination(Some(&self.file), to, over)?;
-        self.read(|conn| copy::snapshot(conn, &to, &copy::Manner { over, forget_runtimes: true }))
+        self.read(|conn| copy::snapshot(conn, &to, &copy::Manner { over, forget_runtimes: true, patience: None }))
     }
 
     fn file(&self) -> Option<&Path> {

@@ -1,5 +1,7 @@
 //! What must, or must not, have been enqueued.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::{Filter, Job, Kiln, State};
@@ -19,6 +21,24 @@ pub struct Wanted {
     pub priority: Option<i64>,
     /// The state; otherwise any that waits: available, scheduled, retryable, suspended.
     pub state: Option<State>,
+}
+
+/// What was asked for, and nothing else.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = vec![match self.state {
+            Some(state) => format!("state={state}"),
+            None => "a state that waits".to_owned(),
+        }];
+        words.extend(self.worker.as_ref().map(|worker| format!("worker={worker}")));
+        words.extend(self.queue.as_ref().map(|queue| format!("queue={queue}")));
+        words.extend(self.priority.map(|priority| format!("priority={priority}")));
+        if !self.tags.is_empty() {
+            words.push(format!("tags={:?}", self.tags));
+        }
+        words.extend(self.args.as_ref().map(|args| format!("args={args}")));
+        f.write_str(&words.join(", "))
+    }
 }
 
 impl Wanted {
@@ -46,7 +66,9 @@ fn contains(whole: &Value, part: &Value) -> bool {
 /// The jobs that fit, and all there are, shown.
 fn look(kiln: &Kiln, wanted: &Wanted) -> (Vec<Job>, String) {
     let jobs = kiln.list(Filter::new().limit(10_000)).expect("the jobs can be listed");
-    let lines: Vec<String> = jobs.iter().map(|job| format!("  {job}")).collect();
+    // With the whole name, which a job shows shortened.
+    let line = |job: &Job| format!("  {job} of {}, priority={}, tags={:?}", job.worker, job.priority, job.tags);
+    let lines: Vec<String> = jobs.iter().map(line).collect();
     let shown = if lines.is_empty() { "  no jobs at all".to_owned() } else { lines.join("\n") };
     (jobs.into_iter().filter(|job| wanted.fits(job)).collect(), shown)
 }
@@ -57,7 +79,7 @@ pub fn assert_enqueued(kiln: &Kiln, wanted: &Wanted) -> Job {
     let (found, all) = look(kiln, wanted);
     match found.into_iter().next() {
         Some(job) => job,
-        None => panic!("no job fits {wanted:?}; there were:\n{all}"),
+        None => panic!("no job has {wanted}; there were:\n{all}"),
     }
 }
 
@@ -65,7 +87,7 @@ pub fn assert_enqueued(kiln: &Kiln, wanted: &Wanted) -> Job {
 #[track_caller]
 pub fn refute_enqueued(kiln: &Kiln, wanted: &Wanted) {
     let (found, all) = look(kiln, wanted);
-    assert!(found.is_empty(), "{} fits {wanted:?}; there were:\n{all}", found[0]);
+    assert!(found.is_empty(), "{} has {wanted}; there were:\n{all}", found[0]);
 }
 
 /// Asserts that a job waits which fits, and gives it back. Panics with what was there instead.

@@ -115,7 +115,23 @@ impl Drain {
         self
     }
 
-    /// Executes jobs of all queues, in claim order, until none is left that these workers know.
+    /// Executes jobs of all queues, in claim order, until none is left that these workers know: those that are due by the
+    /// handle's clock, whether they were scheduled or not. What was paused is executed as well.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::testing::{Drain, ManualClock};
+    /// use kiln::{Kiln, NewJob, Running};
+    ///
+    /// let clock = ManualClock::default();
+    /// let kiln = Kiln::memory_builder().clock(&clock).open()?;
+    /// let drain = Drain::new(&kiln).worker_fn("remind", |_: &Running<()>| ())?;
+    /// kiln.enqueue(NewJob::new("remind").schedule_in(Duration::from_secs(3600)))?;
+    /// assert_eq!(drain.drain()?.completed, 0);
+    /// clock.advance(Duration::from_secs(3600));
+    /// assert_eq!(drain.drain()?.completed, 1);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -127,8 +143,10 @@ impl Drain {
             if self.scheduled {
                 self.kiln.retry(Filter::new().states([State::Scheduled, State::Retryable]))?;
             }
+            let waiting = self.queues(&[State::Scheduled, State::Retryable])?;
+            hand.stage(&waiting.iter().map(String::as_str).collect::<Vec<_>>())?;
             let mut idle = true;
-            for queue in self.queues()? {
+            for queue in self.queues(&[State::Available])? {
                 for job in hand.claim(&queue, 1)? {
                     idle = false;
                     self.execute(&hand, job, &mut drained)?;
@@ -140,8 +158,9 @@ impl Drain {
         }
     }
 
-    fn queues(&self) -> Result<BTreeSet<String>> {
-        let counts = self.kiln.count(Filter::new().state(State::Available))?;
+    /// The queues that have jobs in these states.
+    fn queues(&self, states: &[State]) -> Result<BTreeSet<String>> {
+        let counts = self.kiln.count(Filter::new().states(states.iter().copied()))?;
         Ok(counts.iter().map(|(queue, _, _)| queue.to_owned()).collect())
     }
 
@@ -149,9 +168,9 @@ impl Drain {
         let job = Arc::new(self.kiln.own(job));
         let began = Instant::now();
         let result = if self.reraise {
-            Ok(self.process(&job, super::fence(&job)))
+            Ok(self.process(&job, super::fence(&job), false))
         } else {
-            crate::runtime::catch(|| self.process(&job, super::fence(&job)))
+            crate::runtime::catch(|| self.process(&job, super::fence(&job), false))
         };
         let run_time = began.elapsed();
         self.kiln.observers().tell(|| Event::Executed {
@@ -188,7 +207,9 @@ impl Drain {
         if self.reraise { Err(Error::malformed(format!("{job} failed: {}", job.shown(&error)))) } else { Ok(()) }
     }
 
-    /// Runs one job through its worker, with its arguments written to JSON and read back, and nothing stored.
+    /// Runs one job through its worker, with its arguments written to JSON and read back, and nothing stored. Checkpoints
+    /// and steps are kept for this call alone; what [`complete_in`](Running::complete_in) is given is committed without a
+    /// job.
     ///
     /// ```
     /// use kiln::testing::Drain;
@@ -212,16 +233,16 @@ impl Drain {
         job.state = State::Executing;
         job.attempted_at = Some(self.kiln.clock().now());
         let fence = super::fence(&job);
-        self.process(&Arc::new(self.kiln.own(job)), fence)
+        self.process(&Arc::new(self.kiln.own(job)), fence, true)
     }
 
-    fn process(&self, job: &Arc<Job>, fence: Fence) -> Result<Outcome, Failure> {
+    fn process(&self, job: &Arc<Job>, fence: Fence, rowless: bool) -> Result<Outcome, Failure> {
         let Some(worker) = self.workers.get(&job.worker) else {
             return Err(format!("worker {:?} is not known to this drain", job.worker).into());
         };
         let reporter = Arc::new(Reporter::new(self.kiln.clone(), Arc::clone(job), fence));
         let (flag, desk) = (Arc::new(Flag::default()), Arc::new(NoDesk));
-        let control = Control { fence, flag, deadline: None, kiln: self.kiln.clone(), reporter, desk };
+        let control = Control { fence, flag, deadline: None, kiln: self.kiln.clone(), reporter, desk, rowless };
         let result = worker.process(job, &control);
         control.reporter.write();
         result

@@ -80,6 +80,8 @@ impl Reporter {
 pub(super) struct Memory {
     kiln: Kiln,
     fence: Fence,
+    /// There is no row to keep it in.
+    rowless: bool,
     stored: Mutex<Option<Map<String, Value>>>,
 }
 
@@ -87,8 +89,8 @@ const VALUE: &str = "value";
 const STEPS: &str = "steps";
 
 impl Memory {
-    pub fn new(kiln: Kiln, fence: Fence) -> Self {
-        Self { kiln, fence, stored: Mutex::new(None) }
+    pub fn new(kiln: Kiln, fence: Fence, rowless: bool) -> Self {
+        Self { kiln, fence, rowless, stored: Mutex::new(rowless.then(Map::new)) }
     }
 
     pub fn value<T: DeserializeOwned>(&self) -> Result<Option<T>> {
@@ -130,7 +132,7 @@ impl Memory {
         let mut new = self.with(|stored| Ok(stored.clone()))?;
         change(&mut new);
         let text = Value::Object(new.clone()).to_string();
-        if !self.kiln.engine().note(self.fence, Note::Checkpoint(text))? {
+        if !self.rowless && !self.kiln.engine().note(self.fence, Note::Checkpoint(text))? {
             return Err(Error::lost(self.fence));
         }
         *self.stored.lock() = Some(new);

@@ -56,11 +56,13 @@ pub(crate) struct Control {
     pub kiln: Kiln,
     pub reporter: Arc<Reporter>,
     pub desk: Arc<dyn Desk>,
+    /// It was never stored: what it notes is kept for this attempt alone.
+    pub rowless: bool,
 }
 
 impl<A> Running<A> {
     pub(crate) fn new(args: A, job: Arc<Job>, control: Control) -> Self {
-        let memory = Memory::new(control.kiln.clone(), control.fence);
+        let memory = Memory::new(control.kiln.clone(), control.fence, control.rowless);
         Self { args, job, control, memory }
     }
 
@@ -240,6 +242,10 @@ impl<A> Running<A> {
     /// ```
     pub fn kiln(&self) -> &Kiln {
         &self.control.kiln
+    }
+
+    pub(crate) fn is_rowless(&self) -> bool {
+        self.control.rowless
     }
 
     /// What tells this attempt from every other: give it to whatever the job writes to.

@@ -108,7 +108,8 @@ impl World {
             0 => Some(Rule::Successful),
             1 => Some(Rule::Incomplete),
             2 => Some(Rule::Throttle(seconds)),
-            3 if model.state != State::Suspended => {
+            // It says itself when the job is due.
+            3 if model.state == State::Available => {
                 (model.state, model.due) = (State::Scheduled, now + seconds);
                 Some(Rule::Debounce(seconds))
             }

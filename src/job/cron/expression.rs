@@ -66,6 +66,10 @@ impl Mistake<'_> {
 
 pub(super) fn parse(source: &str) -> Result<Fields, Mistake<'_>> {
     let expression = NICKNAMES.iter().find(|(name, _)| *name == source).map_or(source, |(_, expression)| expression);
+    if expression.starts_with("@every") {
+        let message = "every is no expression, give it as a duration: Cron::every, NewCron::every".to_owned();
+        return Err(Mistake { place: source, message });
+    }
     if expression.starts_with('@') {
         let known = NICKNAMES.map(|(name, _)| name).join(", ");
         return Err(Mistake {
@@ -268,6 +272,8 @@ mod tests {
         assert_eq!(error(""), format!("cron: minute is missing, {five} 0\n  \n  ^"));
         assert_eq!(error(" * * * * *"), "cron: no space may stand before minute\n   * * * * *\n  ^");
         assert_eq!(error("* * * * * "), "cron: no space may follow day of week\n  * * * * * \n           ^");
+        let every = "cron: every is no expression, give it as a duration: Cron::every, NewCron::every";
+        assert_eq!(error("@every 5m"), format!("{every}\n  @every 5m\n  ^^^^^^^^^"));
         let nicknames = "@hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually or @reboot";
         assert_eq!(
             error("@Daily"),
