@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use rusqlite::Connection;
 
 use super::group::{Group, Own};
@@ -226,13 +226,15 @@ impl Writer {
                 Leader::Caller => turn > 1 && began.elapsed() >= self.kept,
                 Leader::Runtime => turn == TURNS,
             };
+            // Who was called early waits here, and takes along all who have come meanwhile.
+            let link = self.connection.lock();
             let mut line = self.line.lock();
             line.again = false;
             let waiting = std::mem::take(&mut line.waiting);
             drop(line);
             let next = if last { waiting.last() } else { None };
 
-            self.transact(own.take(), &waiting, next);
+            self.transact(link, Group { own: own.take(), waiting: &waiting }, next);
 
             if next.is_some() {
                 return;
@@ -259,13 +261,11 @@ impl Writer {
     }
 
     /// Runs a transaction, and calls who is to lead after it.
-    fn transact(&self, own: Option<&mut Own<'_>>, waiting: &[Arc<dyn Waiting>], next: Option<&Arc<dyn Waiting>>) {
-        let mut link = self.connection.lock();
+    fn transact(&self, mut link: MutexGuard<'_, Link>, mut group: Group<'_, '_>, next: Option<&Arc<dyn Waiting>>) {
         // It wakes up while this one is run, and then waits for the connection.
         if let Some(next) = next {
             next.promote();
         }
-        let mut group = Group { own, waiting };
         let crews = self.crews();
         let mut news = News::default();
         let mut gathered = false;
@@ -282,7 +282,7 @@ impl Writer {
             }
             // One that cannot be written must not take the others with it.
             Err(_) => {
-                let Group { own, .. } = group;
+                let Group { own, waiting } = group;
                 let own = own.map(|own| Group { own: Some(own), waiting: &[] });
                 let each = waiting.iter().map(|one| Group { own: None, waiting: std::slice::from_ref(one) });
                 for mut one in own.into_iter().chain(each) {
