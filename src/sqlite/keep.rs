@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::claim::abandon;
+use super::ack::abandon;
 use super::ledger::{Remains, Rules};
 use super::tally::Tally;
 use super::verbs::{deleting, exists, run, standing};

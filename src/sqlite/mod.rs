@@ -1,5 +1,6 @@
 //! The default engine: one table of jobs in one SQLite file.
 
+mod ack;
 mod care;
 mod claim;
 mod copy;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::claim::acknowledge;
+use super::ack::acknowledge;
 use super::enqueue::Enqueue;
 use super::schema::ask_to_write;
 use super::sql;
