@@ -406,6 +406,15 @@ impl News {
         self.queues_changed |= other.queues_changed;
     }
 
+    /// A job was stored as it is now.
+    pub fn of(&mut self, job: &Job) {
+        match job.state {
+            State::Available => self.ring(&job.queue),
+            State::Scheduled | State::Retryable => self.due_at(job.scheduled_at),
+            _ => {}
+        }
+    }
+
     pub fn due_at(&mut self, at: Timestamp) {
         self.due = self.due.into_iter().chain([at.as_microsecond()]).min();
     }

@@ -8,11 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use common::{DEADLINE, Folder, Gate, ms, reaches, until};
+use common::{DEADLINE, Folder, Gate, Stubborn, ms, reaches, until};
 use kiln::testing::Hand;
 use kiln::{
-    Changes, Event, Failure, Filter, Job, Kiln, KilnBuilder, NewCron, NewJob, Outcome, Running, Runtime, State, Unique,
-    Worker,
+    Changes, Event, Failure, Filter, Kiln, KilnBuilder, NewCron, NewJob, Outcome, Running, Runtime, State, Unique,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -87,22 +86,6 @@ fn an_attempt_tells_its_durations_and_its_error_and_its_ack_what_the_job_became(
         assert!(state == State::Cancelled || why == told);
     }
     runtime.stop();
-}
-
-struct Stubborn(Gate);
-
-impl Worker for Stubborn {
-    const NAME: &'static str = "stubborn";
-    type Args = ();
-
-    fn process(&self, _: &Running<()>) -> Result<Outcome, Failure> {
-        self.0.pass();
-        Ok(Outcome::Complete)
-    }
-
-    fn timeout(&self, _: &Job) -> Option<Duration> {
-        Some(ms(1))
-    }
 }
 
 /// Does everything there is to do, with an observer that has the run of the handle.

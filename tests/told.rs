@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use common::{Folder, Gate, Other, eventually, get, ms, other_process_for, reaches, say, stranger};
+use common::{Folder, Gate, Other, Stubborn, eventually, get, ms, other_process_for, reaches, say, stranger};
 use kiln::testing::{Drain, Hand, ManualClock};
 use kiln::{Changes, Event, Failure, Filter, Job, Kiln, KilnBuilder, NewJob, Outcome, Running, State, Subject};
 use parking_lot::Mutex;
@@ -447,8 +447,8 @@ fn a_thread_that_is_written_off_tells_the_error_it_was_written_off_with() {
     let told = Told::default();
     let kiln = told.open(Kiln::memory_builder());
     let gate = Gate::default();
-    let runtime = kiln.runtime().queue("q", 1).worker(Slow(gate.clone())).timeout_grace(ms(1)).start().unwrap();
-    let id = kiln.enqueue(NewJob::new("slow").queue("q").max_attempts(1)).unwrap().id;
+    let runtime = kiln.runtime().queue("q", 1).worker(Stubborn(gate.clone())).timeout_grace(ms(1)).start().unwrap();
+    let id = kiln.enqueue(NewJob::new("stubborn").queue("q").max_attempts(1)).unwrap().id;
     let row = reaches(&kiln, id, State::Discarded);
     let Event::Acked { state, run_time: None, error: Some(error), .. } = told.hear("acked") else {
         panic!("it has not ended")
@@ -459,22 +459,6 @@ fn a_thread_that_is_written_off_tells_the_error_it_was_written_off_with() {
     assert_eq!(job.id, id);
     gate.open();
     runtime.stop();
-}
-
-struct Slow(Gate);
-
-impl kiln::Worker for Slow {
-    const NAME: &'static str = "slow";
-    type Args = ();
-
-    fn process(&self, _: &Running<()>) -> Result<Outcome, Failure> {
-        self.0.pass();
-        Ok(Outcome::Complete)
-    }
-
-    fn timeout(&self, _: &Job) -> Option<Duration> {
-        Some(ms(1))
-    }
 }
 
 #[test]

@@ -138,7 +138,8 @@ impl Kiln {
     /// `malformed`. Of a job whose pages are damaged there are two fields, its `id` and why it is `unreadable`.
     ///
     /// What is [hidden](super::KilnBuilder::redact) where jobs are shown is hidden here, in `args`, `meta`, `errors`,
-    /// `progress` and `checkpoint`, and a `unique_key` has a digest of them: [`export_with_secrets`](Self::export_with_secrets) hides nothing.
+    /// `progress` and `checkpoint`, and a `unique_key` has a digest of them:
+    /// [`export_with_secrets`](Self::export_with_secrets) hides nothing.
     ///
     /// ```
     /// use kiln::{Filter, Kiln, NewJob};

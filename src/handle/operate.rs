@@ -22,8 +22,8 @@ impl Kiln {
         self.0.engine.cancel(&jobs.into().0, self.0.clock.now(), self.told(&mut told))
     }
 
-    /// Makes jobs available again, with at least one attempt left and no expiry; says how many. Available and executing ones are left
-    /// alone.
+    /// Makes jobs available again, with at least one attempt left and no expiry; says how many. Available and executing
+    /// ones are left alone.
     ///
     /// ```
     /// use kiln::{Filter, Kiln, NewJob, State};

@@ -197,11 +197,12 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How far a claim may run ahead of a queue's free slots: by as many jobs as the queue is expected to finish within this
-    /// time, after what the last ones took, and by 400, or 8 MiB of them, at the most. So quick jobs share transactions, which is most of
-    /// what they cost; of slow ones, and before anything is known of a queue's jobs, none is claimed ahead. A job claimed
-    /// ahead is `executing` and has not begun: on a stop, a pause or a cancel it is given back untouched, and so it is when
-    /// slow jobs keep it waiting for twice this time, and by whoever finds the process dead. `Duration::ZERO` turns it off: never more than the limit is claimed.
+    /// How far a claim may run ahead of a queue's free slots: by as many jobs as the queue is expected to finish within
+    /// this time, after what the last ones took, and by 400, or 8 MiB of them, at the most. So quick jobs share
+    /// transactions, which is most of what they cost; of slow ones, and before anything is known of a queue's jobs,
+    /// none is claimed ahead. A job claimed ahead is `executing` and has not begun: on a stop, a pause or a cancel it
+    /// is given back untouched, and so it is when slow jobs keep it waiting for twice this time, and by whoever finds
+    /// the process dead. `Duration::ZERO` turns it off: never more than the limit is claimed.
     ///
     /// ```
     /// use std::time::Duration;

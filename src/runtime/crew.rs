@@ -8,7 +8,7 @@ use std::{iter, thread};
 use super::execute;
 use super::house::{House, Run};
 use super::lane::{Delivered, Lane, Task};
-use super::pending::{Acked, Claims, Ended, Share};
+use super::pending::{Acked, Claims, Ended, Outcomes, Share};
 use crate::Error;
 use crate::engine::{Claimed, Crew, Demand, Done, News, Turn};
 use crate::event::Event;
@@ -108,9 +108,9 @@ impl Crew for House {
         if self.observers().any() {
             let errors = turn.acks.iter().zip(&done.acked).map(|(ack, state)| ack.error_in(*state).map(str::to_owned));
             let acked = ended.into_iter().zip(errors).zip(&done.acked);
-            let mut told = self.acked.lock();
-            told.0.extend(acked.map(|((ended, error), state)| Acked { ended, state: *state, error }));
-            told.1.extend(done.expired);
+            let mut outcomes = self.outcomes.lock();
+            outcomes.acked.extend(acked.map(|((ended, error), state)| Acked { ended, state: *state, error }));
+            outcomes.expired.extend(done.expired);
         }
         if let Some(Claimed { attempt, job }) = done.claimed.last().filter(|_| done.alone) {
             let now = Instant::now();
@@ -155,7 +155,7 @@ impl Crew for House {
 
     fn tell(&self) {
         let told = std::mem::take(&mut self.acks.lock().untold);
-        let (acked, expired) = std::mem::take(&mut *self.acked.lock());
+        let Outcomes { acked, expired } = std::mem::take(&mut *self.outcomes.lock());
         told.into_iter().for_each(|event| self.observers().tell(|| event));
         for Acked { ended: Ended { job, run_time }, state, error } in acked {
             self.kiln.tell_acked(&job, state, run_time, error);

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::alarm::Alarm;
 use super::lane::{Lane, Task};
-use super::pending::{Acked, Ended, Pending};
+use super::pending::{Ended, Outcomes, Pending};
 use super::{Around, Settings, execute};
 use crate::engine::{Company, Engine, Ledger, Member};
 use crate::event::{Event, Observers};
@@ -36,7 +36,7 @@ pub(super) struct House {
     /// Acks of finished attempts, until they are written.
     pub acks: Mutex<Pending>,
     /// What came of those that were written last, and the jobs that were found to have expired: to be told.
-    pub acked: Mutex<(Vec<Acked>, Vec<Job>)>,
+    pub outcomes: Mutex<Outcomes>,
     pub runs: Mutex<HashMap<i64, Run>>,
     /// The job that nothing is begun together with, and until when.
     pub alone: Mutex<Option<(Fence, Instant)>>,
@@ -99,7 +99,7 @@ impl House {
             changed: AtomicBool::new(false),
             alarm: Alarm::default(),
             acks: Mutex::default(),
-            acked: Mutex::default(),
+            outcomes: Mutex::default(),
             runs: Mutex::default(),
             alone: Mutex::default(),
             held: Mutex::default(),
@@ -306,7 +306,7 @@ impl House {
     pub fn give_back_running(&self) -> usize {
         let runs: Vec<Run> = self.runs.lock().drain().map(|(_, run)| run).collect();
         for run in &runs {
-            self.goes_on_alone(&run.lane);
+            self.stray(&run.lane);
         }
         let count = runs.len();
         for run in runs {
@@ -365,15 +365,13 @@ impl House {
         let delay = self.workers.get(&job.worker).map(|worker| execute::delay(self, &**worker, &job));
         let end = End::Failed(error, delay.unwrap_or_default());
         if let Some(Settled { lane, .. }) = self.settle(fence, end, None, Instant::now()) {
-            self.goes_on_alone(&lane);
+            self.stray(&lane);
             self.observers().tell(|| Event::Stuck { job: (&*job).into() });
         }
     }
-}
 
-impl House {
     /// A thread of this lane is on its own from now on, with its attempt.
-    fn goes_on_alone(&self, lane: &Lane) {
+    fn stray(&self, lane: &Lane) {
         self.engine().stray(true);
         self.stuck.fetch_add(1, Ordering::AcqRel);
         lane.write_off();

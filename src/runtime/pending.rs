@@ -1,9 +1,9 @@
 //! Acks until they are written, and what a runtime does while something cannot be written.
 //!
-//! Where nothing can be, for want of space or of the lock, or since a newer kiln took the file over, nothing is claimed. Where some one thing cannot, it is found
-//! by trying each by itself, and put aside, so that the others go on. Both are tried again, more and more rarely; that
-//! it began and that it ended is told once. It has ended when nothing failed for as long as the last wait: a disk that is
-//! nearly full takes this and refuses that.
+//! Where nothing can be, for want of space or of the lock, or since a newer kiln took the file over, nothing is
+//! claimed. Where some one thing cannot, it is found by trying each by itself, and put aside, so that the others go on.
+//! Both are tried again, more and more rarely; that it began and that it ended is told once. It has ended when nothing
+//! failed for as long as the last wait: a disk that is nearly full takes this and refuses that.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -60,6 +60,13 @@ pub(super) struct Acked {
     pub ended: Ended,
     pub state: Option<State>,
     pub error: Option<String>,
+}
+
+/// What is to be told once the locks are given back.
+#[derive(Default)]
+pub(super) struct Outcomes {
+    pub acked: Vec<Acked>,
+    pub expired: Vec<Job>,
 }
 
 /// A part of a turn that can be tried by itself.

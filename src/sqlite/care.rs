@@ -31,7 +31,7 @@ pub(super) fn rows(conn: &Connection, filter: &Filter, after: i64) -> Result<Vec
     let mut found = select.query(params_from_iter(&parameters)).map_err(failed)?;
     let (mut page, mut bytes) = (Vec::new(), 0);
     while bytes < PAGE_BYTES && page.len() < PAGE_ROWS {
-        match found.next().map(|row| row.map(read_row).transpose()).and_then(|row| row) {
+        match found.next().and_then(|row| row.map(read_row).transpose()) {
             Ok(Some(row)) => {
                 bytes += row.bytes();
                 page.push(row);

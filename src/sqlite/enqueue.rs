@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use rusqlite::types::Value as Sql;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::claim::MANY;
 use super::verbs::{run, store};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::error::Kind;
-use crate::job::{Check, Job, Ready, State};
+use crate::job::{Check, Job, Ready};
 use crate::{Error, Result};
 
 pub(super) struct Enqueue {
@@ -94,11 +94,20 @@ fn enqueue_unique(tx: &mut Tx<'_>, job: &mut Job, check: &Check) -> Result<Optio
 
 /// Stores a job, and gives it its id; says whether there is a row more.
 fn insert(tx: &mut Tx<'_>, sql: &str, job: &mut Job, key: Option<&String>) -> Result<bool> {
+    if insert_with(tx, sql, job, &job.args.as_str(), key)? == 0 {
+        return Ok(false);
+    }
+    stored(tx, job);
+    Ok(true)
+}
+
+/// Runs one of the statements that store whole jobs, with these arguments; says how many it stored.
+fn insert_with(tx: &Tx<'_>, sql: &str, job: &Job, args: &dyn ToSql, key: Option<&String>) -> Result<usize> {
     let parameters = params![
         job.state.as_str(),
         job.queue,
         job.worker,
-        job.args.as_str(),
+        args,
         job.meta.as_str(),
         rows::words_json(&job.tags),
         job.max_attempts,
@@ -108,38 +117,21 @@ fn insert(tx: &mut Tx<'_>, sql: &str, job: &mut Job, key: Option<&String>) -> Re
         job.expires_at.map(Timestamp::as_microsecond),
         key,
     ];
-    if run(tx.conn, sql, parameters)? == 0 {
-        return Ok(false);
-    }
-    stored(tx, job);
-    Ok(true)
+    run(tx.conn, sql, parameters)
 }
 
 fn stored(tx: &mut Tx<'_>, job: &mut Job) {
     job.id = tx.conn.last_insert_rowid();
     tx.newest = Some(job.id);
-    announce(tx, job);
+    tx.news.of(job);
 }
 
 /// Stores jobs that differ in nothing but their arguments. Their ids follow that of the job before.
 fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], mut newest: i64) -> Result<()> {
     let Some(Ready { job, .. }) = ready.first() else { return Ok(()) };
     let args: Vec<Sql> = ready.iter().map(|ready| Sql::Text(ready.job.args.as_str().to_owned())).collect();
-    let parameters = params![
-        job.state.as_str(),
-        job.queue,
-        job.worker,
-        Rc::new(args),
-        job.meta.as_str(),
-        rows::words_json(&job.tags),
-        job.max_attempts,
-        job.priority,
-        job.inserted_at.as_microsecond(),
-        job.scheduled_at.as_microsecond(),
-        job.expires_at.map(Timestamp::as_microsecond),
-    ];
-    run(tx.conn, sql::ENQUEUE_ALIKE, parameters)?;
-    announce(tx, job);
+    insert_with(tx, sql::ENQUEUE_ALIKE, job, &Rc::new(args), None)?;
+    tx.news.of(job);
     for Ready { job, .. } in ready {
         newest += 1;
         job.id = newest;
@@ -150,14 +142,6 @@ fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], mut newest: i64) -> Resul
     }
     let message = format!("the ids of new jobs end with {} where {newest} was due", tx.conn.last_insert_rowid());
     Err(Error::new(Kind::Storage, message))
-}
-
-fn announce(tx: &mut Tx<'_>, job: &Job) {
-    match job.state {
-        State::Available => tx.news.ring(&job.queue),
-        State::Scheduled | State::Retryable => tx.news.due_at(job.scheduled_at),
-        _ => {}
-    }
 }
 
 impl Enqueue {

@@ -72,8 +72,9 @@ pub(super) const ENQUEUE_NEXT_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless
 
 /// Jobs that differ in nothing but their arguments, which are the table ?4.
 pub(super) const ENQUEUE_ALIKE: &str = "
-INSERT INTO kiln_jobs (state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, scheduled_at, expires_at)
-SELECT ?1, ?2, ?3, value, ?5, ?6, ?7, ?8, ?9, ?10, ?11 FROM rarray(?4)";
+INSERT INTO kiln_jobs (state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, scheduled_at,
+  expires_at, unique_key)
+SELECT ?1, ?2, ?3, value, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 FROM rarray(?4)";
 
 pub(super) const NEWEST: &str = "SELECT ifnull(max(id), 0) FROM kiln_jobs";
 

@@ -234,11 +234,7 @@ pub(super) fn store(tx: &mut Tx<'_>, old: &Job, job: &Job) -> Result<()> {
             ])
         })
         .map_err(failed)?;
-    match job.state {
-        State::Available => tx.news.ring(&job.queue),
-        State::Scheduled | State::Retryable => tx.news.due_at(job.scheduled_at),
-        _ => {}
-    }
+    tx.news.of(job);
     Ok(())
 }
 

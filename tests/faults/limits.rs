@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::common::{Folder, Gate, Meter, count, pulse, reaches, stranger, until};
 use crate::disk::Disk;
-use crate::report;
 use crate::space::{Executions, Told, gated};
 use crate::story::whole;
+use crate::{repeat_report, report};
 
 fn pages(conn: &Connection) -> i64 {
     conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
@@ -200,8 +200,7 @@ fn a_limit_on_the_size_of_files_is_told_and_survived() {
     }
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let line = said.lines().find_map(|line| line.split_once("reliability | ")).expect("the test has run there");
-    println!("reliability | {}", line.1);
+    repeat_report(&said);
 }
 
 #[cfg(target_os = "linux")]

@@ -34,6 +34,12 @@ fn seed() -> u64 {
     seed
 }
 
+/// The line that a child of a test has said for the page on reliability, once more.
+fn repeat_report(said: &str) {
+    let line = said.lines().find_map(|line| line.split_once("reliability | ")).expect("the test has run there");
+    println!("reliability | {}", line.1);
+}
+
 /// A line for the page on reliability.
 fn report(fault: impl Display, times: impl Display, outcome: impl Display) {
     println!("reliability | {fault} | {times} | {outcome}");
