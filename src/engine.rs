@@ -118,7 +118,7 @@ pub(crate) trait Engine: Send + Sync {
     /// The file the jobs are in; `None` where it is none.
     fn file(&self) -> Option<&Path>;
 
-    /// Somebody is about to commit this news on a connection of its own: the runtimes here look for it.
+    /// Somebody is about to commit this news on a connection of its own: the runtimes here look for it, and others.
     fn expect(&self, news: News);
 
     /// Makes a runtime known to everybody on the file and lets it take part in every transaction from here.
@@ -375,7 +375,7 @@ pub(crate) struct News {
     #[serde(default)]
     pub crons: bool,
     /// It is not committed yet, but soon, perhaps.
-    #[serde(skip)]
+    #[serde(default)]
     pub expected: bool,
     /// Something was said of queues to all runtimes.
     pub queues_changed: bool,
@@ -403,6 +403,7 @@ impl News {
         self.due = self.due.into_iter().chain(other.due).min();
         self.cancelling.extend(other.cancelling);
         self.crons |= other.crons;
+        self.expected |= other.expected;
         self.queues_changed |= other.queues_changed;
     }
 

@@ -8,8 +8,9 @@ use crate::{Error, Job, Kiln, NewJob, Outcome, Result, Running};
 
 impl Kiln {
     /// Stores a job within a transaction of the application, on a connection of its own to the file this handle is
-    /// opened on: a commit makes the job, a rollback leaves none. Runtimes of this handle look for the commit at once,
-    /// others on the file within a second.
+    /// opened on: a commit makes the job, a rollback leaves none. Runtimes on the file, of this process and of others,
+    /// look for the commit at once, and then more and more rarely for a second; in another journal mode than WAL, those
+    /// of other handles within a second only.
     ///
     /// The types are those of [`kiln::rusqlite`](rusqlite), version 0.40.
     ///

@@ -67,6 +67,8 @@ pub(crate) struct Sqlite {
     file: Option<PathBuf>,
     /// None for a database in memory, which has one connection only.
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
+    /// A file in WAL: no writer keeps a reader waiting.
+    reads_at_once: bool,
     live: Live,
     leave_to_read: Leave,
     bells: Mutex<HashMap<String, Bell>>,
@@ -113,6 +115,7 @@ impl Sqlite {
         Self {
             writer: Arc::new(Writer::new(conn, options.durability, options.patience)),
             file: live.file().map(Path::to_owned),
+            reads_at_once: readers.is_some() && !options.keep_journal_mode,
             readers,
             live,
             leave_to_read: Leave::to_read(),
@@ -261,6 +264,14 @@ impl Engine for Sqlite {
     fn expect(&self, news: News) {
         let news = News { expected: true, ..news };
         self.writer.crews().iter().for_each(|(_, crew)| crew.hear(&news));
+        if self.reads_at_once {
+            // Not by the writer's connection: whoever has it may wait for the very commit that is expected. Where this
+            // fails, others find the job with their next look.
+            let _ = self.read(|conn| {
+                self.writer.peers.tell(conn, &news);
+                Ok(())
+            });
+        }
     }
 
     fn crons(&self) -> Result<Vec<CronEntry>> {
