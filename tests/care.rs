@@ -282,6 +282,26 @@ fn a_file_that_somebody_reads_is_not_compacted() {
 }
 
 #[test]
+fn a_log_that_another_moves_into_the_file_at_the_same_moment_is_waited_for() {
+    let folder = Folder::new();
+    let kiln = folder.open();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _ends = Ends(&over);
+        scope.spawn(|| {
+            let other = stranger(&folder.db());
+            while !over.load(Ordering::Relaxed) {
+                other.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
+            }
+        });
+        for _ in 0..30 {
+            kiln.enqueue(NewJob::new("w")).unwrap();
+            kiln.compact().unwrap();
+        }
+    });
+}
+
+#[test]
 fn jobs_in_memory_are_compacted_as_well() {
     let kiln = Kiln::in_memory().unwrap();
     let jobs = kiln.enqueue_many((0..100).map(|_| NewJob::new("w").args(json!({ "x": "x".repeat(5000) })))).unwrap();

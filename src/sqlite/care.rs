@@ -10,7 +10,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::claim::is_damaged;
 use super::live::Live;
-use super::patience::be_patient;
+use super::patience::{be_patient, empty_log};
 use super::{failed, look, open, place, rows, schema, sql};
 use crate::diagnosis::{Compacted, Diagnosis, Finding, Holder, Problem, age};
 use crate::engine::{Cell, Row};
@@ -95,21 +95,16 @@ pub(super) fn compact(conn: &Connection, place: &str, patience: Duration) -> Res
         Error::new(kind, message).because(error)
     };
     // Who reads an old state keeps the log from being emptied, and with it the file from becoming smaller.
-    if wal && !checkpoint(conn).map_err(failed).map_err(cannot)? {
+    if wal && !empty_log(conn).map_err(failed).map_err(cannot)? {
         return Err(cannot(Error::new(Kind::Busy, "a reader keeps an old state")));
     }
     be_patient(patience);
     conn.execute_batch("VACUUM").map_err(failed).map_err(cannot)?;
     be_patient(patience);
     // It is compact now; where somebody came to read meanwhile, the file becomes smaller a little later.
-    let _ = wal.then(|| checkpoint(conn));
+    let _ = wal.then(|| empty_log(conn));
     let (after, _) = size(conn).map_err(failed)?;
     Ok(Compacted::new(before, after))
-}
-
-/// Moves the log into the file and empties it; `false` when somebody was in the way for longer than we wait.
-fn checkpoint(conn: &Connection) -> rusqlite::Result<bool> {
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
 }
 
 /// What a diagnosis looks at.

@@ -7,6 +7,7 @@ use std::error::Error as _;
 use rusqlite::{Connection, ffi};
 
 use super::failed;
+use super::patience::empty_log;
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -23,8 +24,7 @@ pub(super) fn end(conn: &Connection, doubtful: &Cell<bool>) -> Result<()> {
     if !doubtful.get() {
         return Ok(());
     }
-    let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(failed)?;
-    if busy != 0 {
+    if !empty_log(conn).map_err(failed)? {
         let message = "the disk failed before, and what was written then cannot be made safe while somebody reads; \
                        nothing was written, try again";
         return Err(Error::new(Kind::Busy, message));
