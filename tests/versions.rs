@@ -432,17 +432,24 @@ fn an_older_kiln_that_has_the_file_open_goes_on_but_for_unique_jobs() {
     assert_eq!((many(v1::CRONS, &[]).len(), many(v1::CRON, &[&"mine"]).len()), (3, 1));
     assert_eq!(run(v1::SETTLE_SLOT, &[&"mine", &1, &99]), 1);
     assert_eq!(run(v1::DELETE_CRON, &[&"mine"]), 1);
+    assert_eq!(run(v1::PRUNE_COMPLETED, &[&10, &5]), 1);
     run(v1::REMEMBER_NEWEST, &[&c]);
     assert_eq!(run(v1::DELETE, &[&c]), 1);
     // All that is left to be run is right for this file at least.
-    for sql in [v1::ERRORS, v1::EXPIRE, v1::CANCELLING, v1::EXHAUSTED, v1::DISCARD_EXHAUSTED, v1::CANCEL_EXECUTING] {
+    for sql in [
+        v1::ERRORS,
+        v1::EXPIRE,
+        v1::CANCELLING,
+        v1::EXHAUSTED,
+        v1::DISCARD_EXHAUSTED,
+        v1::PRUNE_CANCELLED,
+        v1::PRUNE_DISCARDED,
+        v1::CANCEL_EXECUTING,
+    ] {
         conn.prepare(sql).unwrap();
     }
-    // It enqueues no unique jobs any more, and leaves it to this kiln to prune.
-    for sql in [v1::DOUBLE, v1::PRUNE_COMPLETED, v1::PRUNE_CANCELLED, v1::PRUNE_DISCARDED] {
-        let refused = conn.prepare(sql).unwrap_err().to_string();
-        assert!(refused.contains("no such index"), "{refused}");
-    }
+    let refused = conn.prepare(v1::DOUBLE).unwrap_err().to_string();
+    assert!(refused.contains("no such index: kiln_jobs_unique"), "{refused}");
 
     // And this kiln goes on with what that left.
     kiln.delete_cron("digest").unwrap();

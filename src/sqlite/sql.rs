@@ -214,35 +214,13 @@ SELECT scheduled_at FROM kiln_jobs INDEXED BY kiln_jobs_due
 WHERE state IN ('scheduled', 'retryable') AND queue = ?1 AND scheduled_at <= 9223372036854775807
 ORDER BY scheduled_at LIMIT 1";
 
-/// When a job ended, as the index has it: each state has its part, and the executing jobs the last.
-macro_rules! ended {
-    () => {
-        "CASE state WHEN 'executing' THEN 4000000000000000000 + ifnull(cancel_requested_at > 0, 0) \
-         WHEN 'completed' THEN completed_at WHEN 'cancelled' THEN cancelled_at - 4000000000000000000 \
-         ELSE discarded_at - 8000000000000000000 END"
-    };
-}
-
-/// A state that is asked for with = would be put into the expression, which then is not the index's any more.
-macro_rules! executing {
-    ($columns:literal, $from:literal) => {
-        concat!(
-            "SELECT ",
-            $columns,
-            " FROM kiln_jobs INDEXED BY kiln_jobs_executing
-WHERE (state = 'executing' OR completed_at IS NOT NULL OR cancelled_at IS NOT NULL OR discarded_at IS NOT NULL)
-  AND state IS 'executing' AND ",
-            ended!(),
-            $from
-        )
-    };
-}
-
 /// The executing jobs are as many as there are slots, on all runtimes together.
-pub(super) const EXECUTING: &str =
-    executing!("id, attempt, attempted_at, attempted_by, queue, crashes", " >= 4000000000000000000");
+pub(super) const EXECUTING: &str = "
+SELECT id, attempt, attempted_at, attempted_by, queue, crashes FROM kiln_jobs INDEXED BY kiln_jobs_executing
+WHERE state = 'executing'";
 
-pub(super) const CANCELLING: &str = executing!("id", " > 4000000000000000000");
+pub(super) const CANCELLING: &str = "
+SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_executing WHERE state = 'executing' AND cancel_requested_at > 0";
 
 pub(super) const EXHAUSTED: &str = "
 SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_exhausted WHERE state = 'available' AND attempt >= max_attempts LIMIT 1";
@@ -252,32 +230,20 @@ UPDATE kiln_jobs SET state = 'discarded', discarded_at = ?1 WHERE id IN (
   SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_exhausted
   WHERE state = 'available' AND attempt >= max_attempts LIMIT ?2)";
 
-/// Those of a state in their part of the index, up to a time.
-macro_rules! prune {
-    ($state:literal, $from:literal, $to:literal) => {
-        concat!(
-            "DELETE FROM kiln_jobs WHERE id IN (SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_executing WHERE ",
-            $state,
-            "_at IS NOT NULL AND state IS '",
-            $state,
-            "' AND ",
-            ended!(),
-            " BETWEEN ",
-            $from,
-            " AND ",
-            $to,
-            " ORDER BY ",
-            ended!(),
-            " LIMIT ?2)"
-        )
-    };
-}
+pub(super) const PRUNE_COMPLETED: &str = "
+DELETE FROM kiln_jobs WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_completed
+  WHERE state = 'completed' AND completed_at <= ?1 ORDER BY completed_at LIMIT ?2)";
 
-pub(super) const PRUNE_COMPLETED: &str = prune!("completed", "-2000000000000000000", "?1");
+pub(super) const PRUNE_CANCELLED: &str = "
+DELETE FROM kiln_jobs WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_cancelled
+  WHERE state = 'cancelled' AND cancelled_at <= ?1 ORDER BY cancelled_at LIMIT ?2)";
 
-pub(super) const PRUNE_CANCELLED: &str = prune!("cancelled", "-6000000000000000000", "?1 - 4000000000000000000");
-
-pub(super) const PRUNE_DISCARDED: &str = prune!("discarded", "-9000000000000000000", "?1 - 8000000000000000000");
+pub(super) const PRUNE_DISCARDED: &str = "
+DELETE FROM kiln_jobs WHERE id IN (
+  SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_discarded
+  WHERE state = 'discarded' AND discarded_at <= ?1 ORDER BY discarded_at LIMIT ?2)";
 
 pub(super) const GET: &str = concat!("SELECT ", columns!(), " FROM kiln_jobs WHERE id = ?1");
 
@@ -364,10 +330,9 @@ pub(super) const UNSAY_LIMITS: &str = "UPDATE kiln_queues SET \"limit\" = NULL";
 pub(super) const ROWS: &str = "SELECT * FROM kiln_jobs";
 
 /// What a diagnosis looks for in the rows: a count, and the ids of the first.
-pub(super) const EXECUTING_SINCE: &str = concat!(
-    executing!("id, attempted_at, attempted_by, cancel_requested_at", " >= 4000000000000000000"),
-    " ORDER BY id"
-);
+pub(super) const EXECUTING_SINCE: &str = "
+SELECT id, attempted_at, attempted_by, cancel_requested_at FROM kiln_jobs INDEXED BY kiln_jobs_executing
+WHERE state = 'executing' ORDER BY id";
 
 pub(super) const ALL_EXHAUSTED: &str = "
 SELECT id FROM kiln_jobs INDEXED BY kiln_jobs_exhausted

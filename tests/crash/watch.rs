@@ -62,7 +62,8 @@ impl Watch {
 fn look(conn: &Connection, from: u64) -> Look {
     thread::sleep(REST);
     conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
-    let sql = "SELECT DISTINCT attempted_by ->> 0 FROM kiln_jobs WHERE state = 'executing'";
+    let sql =
+        "SELECT DISTINCT attempted_by ->> 0 FROM kiln_jobs INDEXED BY kiln_jobs_executing WHERE state = 'executing'";
     let mut select = conn.prepare_cached(sql).unwrap();
     let executing = select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     let to = micros();

@@ -111,10 +111,8 @@ fn a_disk_that_fills_up_bit_by_bit_stops_at_a_clear_error_and_loses_nothing() {
         }
     };
     assert!(error.is_full(), "{error}");
-    assert!(stored.len() > 5);
+    assert!(stored.len() > 10);
     assert_eq!(kiln.count(Filter::new()).unwrap().total(), stored.len() as u64);
-    // In the log there may be room yet, where the refused enqueue had begun to write.
-    disk.fail(Fault { act: Act::Write, nth: 1, code: FULL, lasts: true });
     let starting = kiln.runtime().queue("default", 1).start();
     assert!(
         starting.err().is_some_and(|error| error.is_full()),
@@ -122,7 +120,6 @@ fn a_disk_that_fills_up_bit_by_bit_stops_at_a_clear_error_and_loses_nothing() {
     );
     assert!(folder.names().iter().all(|name| !name.contains("-kiln-")), "and leaves nothing: {:?}", folder.names());
     disk.room(None);
-    disk.heal();
     let runtime = gated(&kiln, &gate, &meter, &executions);
     stored.iter().for_each(|id| drop(reaches(&kiln, *id, State::Completed)));
     assert!(executions.lock().values().all(|times| *times == 1));
