@@ -1,4 +1,4 @@
-//! How long a writer waits while another process holds the write lock.
+//! How long a caller waits for others on the file.
 
 use std::cell::Cell;
 use std::thread;

@@ -183,6 +183,45 @@ fn no_statement_scans_the_jobs_with_or_without_statistics() {
 }
 
 #[test]
+fn what_executes_and_what_is_to_be_pruned_is_found_in_as_many_steps_however_much_has_ended() {
+    let steps = |completed: usize| {
+        let engine = engine();
+        let jobs = (0..completed + 30).map(|_| NewJob::new(WORKER).build(NOW, |_| {}).unwrap()).collect();
+        engine.enqueue(jobs).unwrap();
+        engine.writer.with(|conn| {
+            conn.execute_batch(
+                "UPDATE kiln_jobs SET state = 'executing', attempted_at = 1 WHERE id <= 10;
+                 UPDATE kiln_jobs SET cancel_requested_at = 1 WHERE id <= 5;
+                 UPDATE kiln_jobs SET state = 'cancelled', cancelled_at = id WHERE id BETWEEN 11 AND 20;
+                 UPDATE kiln_jobs SET state = 'discarded', discarded_at = id WHERE id BETWEEN 21 AND 30;
+                 UPDATE kiln_jobs SET state = 'completed', completed_at = id WHERE id > 30",
+            )
+            .unwrap();
+            let cutoff: &[&dyn rusqlite::ToSql] = &[&15_000_000, &3];
+            [
+                (sql::EXECUTING, 10, &[][..]),
+                (sql::CANCELLING, 5, &[]),
+                (sql::EXECUTING_SINCE, 10, &[]),
+                (sql::PRUNE_CANCELLED, 3, cutoff),
+                (sql::PRUNE_DISCARDED, 3, cutoff),
+                (sql::PRUNE_COMPLETED, 3, cutoff),
+            ]
+            .map(|(sql, expected, parameters)| {
+                let mut statement = conn.prepare(sql).unwrap();
+                let found = if statement.column_count() == 0 {
+                    statement.execute(parameters).unwrap()
+                } else {
+                    statement.query_map(parameters, |_| Ok(())).unwrap().count()
+                };
+                assert_eq!(found, expected, "{sql}");
+                statement.get_status(rusqlite::StatementStatus::VmStep)
+            })
+        })
+    };
+    assert_eq!(steps(100), steps(3000));
+}
+
+#[test]
 fn a_claim_merges_its_workers_in_claim_order() {
     let engine = engine();
     let mut expected = Vec::new();
