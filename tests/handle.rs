@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{DEADLINE, Ends, Folder, count, everywhere, get, ms, reaches, stranger};
 use jiff::{SignedDuration, Timestamp};
 use kiln::testing::{Hand, ManualClock};
-use kiln::{Changes, Failure, Filter, Job, Kiln, NewJob, Outcome, Running, State, Worker};
+use kiln::{Changes, Failure, Filter, Job, Kiln, NewJob, Outcome, Running, State, Unique, Worker};
 use rusqlite::types::Value as Sql;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -1075,4 +1075,39 @@ fn jobs_for_unknown_workers_are_counted_in_health() {
         let expected = BTreeMap::from([("ghost".to_owned(), 3), ("spook".to_owned(), 1)]);
         assert_eq!(kiln.health().unwrap().unknown_workers, expected);
     });
+}
+
+#[test]
+fn no_id_is_given_twice_by_two_who_store_and_delete_on_the_same_file() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let folder = Folder::new();
+    let kilns = [(); 2].map(|()| folder.open());
+    let (mut given, mut newest) = (HashSet::new(), 0);
+    for step in 0..400 {
+        let kiln = &kilns[dice.usize(..2)];
+        let job = || NewJob::new("app.Worker");
+        let stored = match dice.u8(..8) {
+            0..2 => vec![kiln.enqueue(job()).unwrap()],
+            2 => vec![kiln.enqueue(job().args(json!({ "n": step })).unique(Unique::new())).unwrap()],
+            3 => kiln.enqueue_many((0..dice.u32(1..7)).map(|n| job().priority(n.into()))).unwrap(),
+            4 => vec![kiln.enqueue(job().schedule_in(Duration::from_secs(3600))).unwrap()],
+            // Of the newest some, or all there are.
+            5 if dice.bool() => {
+                kiln.delete(Filter::new()).unwrap();
+                vec![]
+            }
+            _ => {
+                kiln.delete((newest - dice.i64(0..4)..=newest).collect::<Vec<i64>>()).unwrap();
+                vec![]
+            }
+        };
+        for job in stored {
+            assert!(given.insert(job.id), "{} was given twice, the second time in step {step}", job.id);
+            assert!(job.id > newest, "{} was given after {newest}", job.id);
+            newest = job.id;
+        }
+    }
+    assert!(given.len() > 200, "{} jobs were stored", given.len());
 }

@@ -64,9 +64,12 @@ fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job) -> Result<()> {
         let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
         return insert(tx, sql, job, None).map(|_| ());
     }
-    let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT_PLAIN } else { sql::ENQUEUE_FIRST_PLAIN };
-    let at = job.inserted_at.as_microsecond();
-    run(tx.conn, sql, (&job.queue, &job.worker, job.args.as_str(), job.max_attempts, job.priority, at))?;
+    let (args, at) = (job.args.as_str(), job.inserted_at.as_microsecond());
+    let Job { queue, worker, max_attempts, priority, .. } = &*job;
+    match tx.newest {
+        Some(_) => run(tx.conn, sql::ENQUEUE_NEXT_PLAIN, (queue, worker, args, max_attempts, priority, at))?,
+        None => run(tx.conn, sql::ENQUEUE_FIRST_PLAIN, (queue, worker, args, max_attempts, priority, at, tx.known))?,
+    };
     stored(tx, job);
     Ok(())
 }
@@ -116,8 +119,11 @@ fn insert_with(tx: &Tx<'_>, sql: &str, job: &Job, args: &dyn ToSql, key: Option<
         job.scheduled_at.as_microsecond(),
         job.expires_at.map(Timestamp::as_microsecond),
         key,
+        tx.known,
     ];
-    run(tx.conn, sql, parameters)
+    // The first of a transaction alone asks for the last.
+    let asked = parameters.len() - usize::from(tx.newest.is_some());
+    run(tx.conn, sql, &parameters[..asked])
 }
 
 fn stored(tx: &mut Tx<'_>, job: &mut Job) {

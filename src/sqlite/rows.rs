@@ -53,7 +53,10 @@ pub(super) fn subject(row: &Row<'_>) -> Result<Subject> {
 
 fn with_text<T>(value: ValueRef<'_>, read: impl FnOnce(&str) -> T) -> T {
     match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => read(&String::from_utf8_lossy(bytes)),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match str::from_utf8(bytes) {
+            Ok(text) => read(text),
+            Err(_) => read(&String::from_utf8_lossy(bytes)),
+        },
         ValueRef::Integer(number) => read(&number.to_string()),
         ValueRef::Real(number) => read(&number.to_string()),
         ValueRef::Null => read(""),

@@ -27,12 +27,16 @@ macro_rules! enqueue {
 }
 
 /// The first job of an enqueue gets an id above all that were ever given; those after it follow by themselves. SQLite
-/// goes on from the newest row, so that it is only told where a newer one was deleted. Where somebody has used the last
-/// id there is, it draws one that is free.
+/// goes on from the newest row, so that it is only told where a newer one was deleted: none was above an id that is known
+/// to have been given, while the last of the deleted is below it. Where somebody has used the last id there is, it draws
+/// one that is free.
 macro_rules! first_id {
-    () => {
-        "(SELECT last_id + 1 FROM kiln_schema WHERE last_id < 9223372036854775807 \
-         AND last_id > ifnull((SELECT max(id) FROM kiln_jobs), 0))"
+    ($known:literal) => {
+        concat!(
+            "(SELECT last_id + 1 FROM kiln_schema WHERE last_id >= ",
+            $known,
+            " AND last_id < 9223372036854775807 AND last_id > ifnull((SELECT max(id) FROM kiln_jobs), 0))"
+        )
     };
 }
 
@@ -47,7 +51,7 @@ macro_rules! unless_double {
     };
 }
 
-pub(super) const ENQUEUE_FIRST: &str = enqueue!("INSERT", first_id!());
+pub(super) const ENQUEUE_FIRST: &str = enqueue!("INSERT", first_id!("?13"));
 
 pub(super) const ENQUEUE_NEXT: &str = enqueue!("INSERT", "NULL");
 
@@ -62,11 +66,11 @@ macro_rules! enqueue_plain {
     };
 }
 
-pub(super) const ENQUEUE_FIRST_PLAIN: &str = enqueue_plain!(first_id!());
+pub(super) const ENQUEUE_FIRST_PLAIN: &str = enqueue_plain!(first_id!("?7"));
 
 pub(super) const ENQUEUE_NEXT_PLAIN: &str = enqueue_plain!("NULL");
 
-pub(super) const ENQUEUE_FIRST_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless_double!(first_id!()));
+pub(super) const ENQUEUE_FIRST_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless_double!(first_id!("?13")));
 
 pub(super) const ENQUEUE_NEXT_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless_double!("NULL"));
 

@@ -42,13 +42,15 @@ pub(super) struct Tx<'c> {
     pub news: News,
     /// The job it stored last, while none was deleted since.
     pub newest: Option<i64>,
+    /// An id that was given before; 0 where none is known.
+    pub known: i64,
     /// There are unique jobs with keys as schema version 1 has them.
     pub elder_keys: bool,
 }
 
 impl<'c> Tx<'c> {
     pub fn new(conn: &'c Connection) -> Self {
-        Self { conn, news: News::default(), newest: None, elder_keys: true }
+        Self { conn, news: News::default(), newest: None, known: 0, elder_keys: true }
     }
 }
 
@@ -99,6 +101,8 @@ struct Link {
     synced: Option<bool>,
     /// A sync failed, and what it concerned may be lost.
     doubtful: Cell<bool>,
+    /// The newest job that was stored with it.
+    newest: Cell<i64>,
     elder_keys: bool,
 }
 
@@ -134,6 +138,7 @@ impl Writer {
                 conn,
                 synced: None,
                 doubtful: Cell::new(false),
+                newest: Cell::new(0),
             }),
             solitude: Solitude::new(),
             crews: RwLock::default(),
@@ -379,7 +384,7 @@ impl Writer {
         if !alone {
             execute("BEGIN IMMEDIATE")?;
         }
-        let mut tx = Tx { elder_keys: link.elder_keys, ..Tx::new(conn) };
+        let mut tx = Tx { known: link.newest.get(), elder_keys: link.elder_keys, ..Tx::new(conn) };
         let result = self.leave.ask(conn).and_then(|()| body(&mut tx)).and_then(|value| {
             if !alone {
                 execute("COMMIT")?;
@@ -387,10 +392,14 @@ impl Writer {
             Ok(value)
         });
         match result {
-            Ok(value) => Ok((value, tx.news)),
+            Ok(value) => {
+                link.newest.set(tx.newest.unwrap_or(link.newest.get()));
+                Ok((value, tx.news))
+            }
             Err(error) => {
                 if doubt::arises(&error) {
                     link.doubtful.set(true);
+                    link.newest.set(0);
                 }
                 // Some errors have rolled back already.
                 if !conn.is_autocommit() {
