@@ -1,23 +1,32 @@
 //! A runtime's part in a transaction: acks first, then claims for the slots they freed.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, ToSql};
 
 use super::ack::acknowledge_all;
+use super::enqueue::{enqueue_one, enqueue_plain};
 use super::solitude::{Place, Room, Solitude};
-use super::verbs::run;
+use super::verbs::{exists, run};
 use super::write::{Op, Tx};
 use super::{failed, rows, sql};
 use crate::Result;
 use crate::engine::{Claimed, Demand, Done, LOAD, Member, Turn};
 use crate::job::{Attempt, Fence, Job, JobError, Note, State};
 
-/// The turns of the runtimes in this process.
-pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &Solitude) -> Result<Vec<Done>> {
+/// The turns of the runtimes in this process. A new job that comes by itself is stored here: where it would be the only one
+/// to claim, it is claimed as it is stored, which is half the work.
+pub(super) fn turns(
+    tx: &mut Tx<'_>,
+    turns: &[Turn],
+    mut new: Option<&mut Job>,
+    solitude: &Solitude,
+) -> Result<Vec<Done>> {
     let mut done = Vec::with_capacity(turns.len());
     if turns.is_empty() {
+        new.map_or(Ok(()), |job| enqueue_one(tx, job))?;
         return Ok(done);
     }
     for turn in turns {
@@ -31,6 +40,13 @@ pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &Solitude) -> Res
     }
     for (n, turn) in turns.iter().enumerate() {
         for demand in &turn.demands {
+            if let Some(job) = new.take_if(|job| *job.queue == *demand.queue) {
+                if may_be_claimed_new(tx.conn, turn, demand, job, &mut room)? {
+                    done[n].claimed.push(enqueue_claimed(tx, job, turn)?);
+                    continue;
+                }
+                enqueue_one(tx, job)?;
+            }
             match claim_queue(tx.conn, turn, demand, &mut done[n], &mut room)? {
                 Met::All => {}
                 Met::Enough => done[n].more = true,
@@ -38,8 +54,25 @@ pub(super) fn turns(tx: &mut Tx<'_>, turns: &[Turn], solitude: &Solitude) -> Res
             }
         }
     }
+    new.map_or(Ok(()), |job| enqueue_one(tx, job))?;
     done.iter_mut().for_each(|done| done.until = room.until());
     Ok(done)
+}
+
+/// Whether a new job would be what this demand is met with, were it stored.
+fn may_be_claimed_new(conn: &Connection, turn: &Turn, demand: &Demand, job: &Job, room: &mut Room<'_>) -> Result<bool> {
+    Ok(turn.runtime.workers.contains(&job.worker)
+        && demand.limit.min(demand.slots) > 0
+        && !room.is_closed()
+        && !exists(conn, sql::ANY_AVAILABLE, [&demand.queue])?
+        && room.place(turn, job) == Place::Free)
+}
+
+/// Stores a new job as it is once it is claimed. Who enqueued it is given back what it would have been.
+fn enqueue_claimed(tx: &mut Tx<'_>, job: &mut Job, turn: &Turn) -> Result<Claimed> {
+    let owner = owner(turn);
+    enqueue_plain(tx, job, Some((turn.now.as_microsecond(), &owner)))?;
+    Ok(claim_job(job.clone(), turn))
 }
 
 /// From how many rows on one statement for all of them costs less than one for each.
@@ -55,7 +88,7 @@ pub(super) struct Taken {
 #[cfg(feature = "testing")]
 impl Op for Taken {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let done = turns(tx, std::slice::from_ref(&self.turn), &Solitude::apart())?;
+        let done = turns(tx, std::slice::from_ref(&self.turn), None, &Solitude::apart())?;
         self.done = done.into_iter().next().unwrap_or_default();
         Ok(())
     }
@@ -273,7 +306,7 @@ fn store_claims(conn: &Connection, claimed: &[Claimed], turn: &Turn) -> Result<(
     if claimed.is_empty() {
         return Ok(());
     }
-    let owner = rows::words_json(&[&turn.runtime.node, &turn.runtime.id]);
+    let owner = owner(turn);
     let now = turn.now.as_microsecond();
     let is_fresh = |fence: Fence| (fence.attempt, fence.attempted_at) == (1, now);
     let mut fences: Vec<Fence> = claimed.iter().map(|claim| claim.attempt.fence).collect();
@@ -291,6 +324,10 @@ fn store_claims(conn: &Connection, claimed: &[Claimed], turn: &Turn) -> Result<(
         }
     }
     Ok(())
+}
+
+fn owner(turn: &Turn) -> Cow<'static, str> {
+    rows::words_json(&[&turn.runtime.node, &turn.runtime.id])
 }
 
 fn claim_job(mut job: Job, turn: &Turn) -> Claimed {

@@ -21,6 +21,13 @@ pub(super) struct Enqueue {
 }
 
 impl Op for Enqueue {
+    fn plain(&mut self) -> Option<&mut Job> {
+        match &mut self.ready[..] {
+            [Ready { job, check: None }] if job.is_plain() => Some(job),
+            _ => None,
+        }
+    }
+
     fn may_be_one_statement(&self) -> bool {
         self.ready.len() == 1
     }
@@ -59,16 +66,27 @@ impl Op for Enqueue {
     }
 }
 
-fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job) -> Result<()> {
-    if !job.is_plain() {
-        let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
-        return insert(tx, sql, job, None).map(|_| ());
+pub(super) fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job) -> Result<()> {
+    if job.is_plain() {
+        return enqueue_plain(tx, job, None);
     }
-    let (args, at) = (job.args.as_str(), job.inserted_at.as_microsecond());
+    let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
+    insert(tx, sql, job, None).map(|_| ())
+}
+
+/// Stores a job that has nothing but its arguments, available or claimed: when, in microseconds, and by whom.
+pub(super) fn enqueue_plain(tx: &mut Tx<'_>, job: &mut Job, claimed: Option<(i64, &str)>) -> Result<()> {
+    let (args, at, known) = (job.args.as_str(), job.inserted_at.as_microsecond(), tx.known);
     let Job { queue, worker, max_attempts, priority, .. } = &*job;
+    if let Some((now, by)) = claimed {
+        let claimed = (queue, worker, args, max_attempts, priority, at, known, now, by);
+        run(tx.conn, sql::ENQUEUE_CLAIMED, claimed)?;
+        identify(tx, job);
+        return Ok(());
+    }
     match tx.newest {
         Some(_) => run(tx.conn, sql::ENQUEUE_NEXT_PLAIN, (queue, worker, args, max_attempts, priority, at))?,
-        None => run(tx.conn, sql::ENQUEUE_FIRST_PLAIN, (queue, worker, args, max_attempts, priority, at, tx.known))?,
+        None => run(tx.conn, sql::ENQUEUE_FIRST_PLAIN, (queue, worker, args, max_attempts, priority, at, known))?,
     };
     stored(tx, job);
     Ok(())
@@ -127,9 +145,13 @@ fn insert_with(tx: &Tx<'_>, sql: &str, job: &Job, args: &dyn ToSql, key: Option<
 }
 
 fn stored(tx: &mut Tx<'_>, job: &mut Job) {
+    identify(tx, job);
+    tx.news.of(job);
+}
+
+fn identify(tx: &mut Tx<'_>, job: &mut Job) {
     job.id = tx.conn.last_insert_rowid();
     tx.newest = Some(job.id);
-    tx.news.of(job);
 }
 
 /// Stores jobs that differ in nothing but their arguments. Their ids follow that of the job before.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::line::Waiting;
 use super::write::{Need, Op, Tx};
 use crate::Result;
+use crate::job::Job;
 
 /// The leader's own op, on its stack.
 pub(super) struct Own<'a> {
@@ -35,6 +36,12 @@ impl Group<'_, '_> {
 
     pub fn run_as_one_statement(&mut self, tx: &mut Tx<'_>) -> Result<bool> {
         self.own.as_mut().map_or(Ok(false), |own| own.op.run_as_one_statement(tx))
+    }
+
+    /// A job that comes by itself and has nothing but its arguments.
+    pub fn plain(&mut self) -> Option<&mut Job> {
+        let own = self.own.as_mut().filter(|_| self.waiting.is_empty())?;
+        own.op.plain()
     }
 
     pub fn run(&mut self, tx: &mut Tx<'_>) -> Result<()> {

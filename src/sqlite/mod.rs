@@ -13,6 +13,7 @@ mod join;
 mod keep;
 mod ledger;
 mod line;
+mod link;
 mod live;
 mod look;
 mod open;

@@ -57,18 +57,26 @@ pub(super) const ENQUEUE_NEXT: &str = enqueue!("INSERT", "NULL");
 
 /// The same for a job that has nothing but its arguments, as most: what is not bound costs less.
 macro_rules! enqueue_plain {
-    ($($id:tt)+) => {
+    ($id:expr, $columns:literal, $values:literal) => {
         concat!(
-            "INSERT INTO kiln_jobs (id, queue, worker, args, max_attempts, priority, inserted_at, scheduled_at) VALUES (",
-            $($id)+,
-            ", ?1, ?2, ?3, ?4, ?5, ?6, ?6)"
+            "INSERT INTO kiln_jobs (id, queue, worker, args, max_attempts, priority, inserted_at, scheduled_at",
+            $columns,
+            ") VALUES (",
+            $id,
+            ", ?1, ?2, ?3, ?4, ?5, ?6, ?6",
+            $values,
+            ")"
         )
     };
 }
 
-pub(super) const ENQUEUE_FIRST_PLAIN: &str = enqueue_plain!(first_id!("?7"));
+pub(super) const ENQUEUE_FIRST_PLAIN: &str = enqueue_plain!(first_id!("?7"), "", "");
 
-pub(super) const ENQUEUE_NEXT_PLAIN: &str = enqueue_plain!("NULL");
+pub(super) const ENQUEUE_NEXT_PLAIN: &str = enqueue_plain!("NULL", "", "");
+
+/// The same for a job that is claimed at once.
+pub(super) const ENQUEUE_CLAIMED: &str =
+    enqueue_plain!(first_id!("?7"), ", state, attempt, attempted_at, attempted_by", ", 'executing', 1, ?8, ?9");
 
 pub(super) const ENQUEUE_FIRST_UNIQUE: &str = enqueue!("INSERT OR IGNORE", unless_double!(first_id!("?13")));
 
@@ -139,6 +147,11 @@ pub(super) fn claim(workers: usize) -> &'static str {
         format!("{} ORDER BY priority, scheduled_at, id LIMIT ?2", arms.join(" UNION ALL "))
     })
 }
+
+/// Whether a queue has anything to claim, for whichever worker.
+pub(super) const ANY_AVAILABLE: &str = "
+SELECT 1 FROM kiln_jobs INDEXED BY kiln_jobs_available
+WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 LIMIT 1";
 
 /// The ids alone, in claim order, of one worker's jobs: read from the index, they can be told where a row cannot be read.
 pub(super) const CLAIMABLE: &str = "

@@ -3,7 +3,6 @@
 //!
 //! Alone, a caller pays no hand-off between threads; among many, a commit and its sync are shared.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,18 +11,24 @@ use rusqlite::Connection;
 
 use super::group::{Group, Own};
 use super::line::{Waiter, Waiting};
+use super::link::Link;
 use super::patience::be_patient;
 use super::peers::Peers;
 use super::schema::Leave;
 use super::solitude::Solitude;
-use super::verbs::exists;
-use super::{claim, doubt, failed, holder, sql};
+use super::{claim, holder};
 use crate::engine::{Crew, News, Turn};
+use crate::job::Job;
 use crate::{Durability, Error, Result};
 
 /// Something to do in a transaction. It may be run again after a rollback.
 pub(super) trait Op: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<()>;
+
+    /// The job it stores, where that is all it does and the job has nothing but its arguments.
+    fn plain(&mut self) -> Option<&mut Job> {
+        None
+    }
 
     /// Whether one statement may do, which alone is a transaction of its own.
     fn may_be_one_statement(&self) -> bool {
@@ -95,17 +100,6 @@ struct Line {
     waiting: Vec<Arc<dyn Waiting>>,
 }
 
-/// The connection, and the level of syncing it is set to.
-struct Link {
-    conn: Connection,
-    synced: Option<bool>,
-    /// A sync failed, and what it concerned may be lost.
-    doubtful: Cell<bool>,
-    /// The newest job that was stored with it.
-    newest: Cell<i64>,
-    elder_keys: bool,
-}
-
 /// The crews that a leader ran turns for. They are told once it leads no more: an observer may want to write.
 #[derive(Default)]
 #[must_use]
@@ -133,13 +127,7 @@ impl Writer {
     pub fn new(conn: Connection, durability: Durability, patience: Duration) -> Self {
         Self {
             line: Mutex::default(),
-            connection: Mutex::new(Link {
-                elder_keys: exists(&conn, sql::ELDER_KEYS, []).unwrap_or(true),
-                conn,
-                synced: None,
-                doubtful: Cell::new(false),
-                newest: Cell::new(0),
-            }),
+            connection: Mutex::new(Link::new(conn)),
             solitude: Solitude::new(),
             crews: RwLock::default(),
             peers: Peers::default(),
@@ -335,11 +323,17 @@ impl Writer {
         }
         let mut turns = early.unwrap_or_default();
         let result = self.inside(link, synced, false, |tx| {
-            group.run(tx)?;
-            if turns.is_empty() {
-                turns = self.gather(crews, &tx.news);
+            let claimable = !crews.is_empty();
+            // It is no news to anybody else, should it be claimed as it is stored.
+            let mut coming = News::default();
+            match group.plain().filter(|_| claimable) {
+                Some(job) => coming.of(job),
+                None => group.run(tx)?,
             }
-            let done = claim::turns(tx, &turns, &self.solitude)?;
+            if turns.is_empty() {
+                turns = self.gather(crews, if coming.is_empty() { &tx.news } else { &coming });
+            }
+            let done = claim::turns(tx, &turns, group.plain().filter(|_| claimable), &self.solitude)?;
             for (((_, crew), turn), done) in crews.iter().zip(&turns).zip(&done) {
                 crew.foresee(turn, done);
             }
@@ -376,48 +370,7 @@ impl Writer {
         alone: bool,
         body: impl FnOnce(&mut Tx<'_>) -> Result<T>,
     ) -> Result<(T, News)> {
-        link.sync(synced)?;
-        let conn = &link.conn;
         be_patient(self.patience);
-        doubt::end(conn, &link.doubtful)?;
-        let execute = |sql| conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed);
-        if !alone {
-            execute("BEGIN IMMEDIATE")?;
-        }
-        let mut tx = Tx { known: link.newest.get(), elder_keys: link.elder_keys, ..Tx::new(conn) };
-        let result = self.leave.ask(conn).and_then(|()| body(&mut tx)).and_then(|value| {
-            if !alone {
-                execute("COMMIT")?;
-            }
-            Ok(value)
-        });
-        match result {
-            Ok(value) => {
-                link.newest.set(tx.newest.unwrap_or(link.newest.get()));
-                Ok((value, tx.news))
-            }
-            Err(error) => {
-                if doubt::arises(&error) {
-                    link.doubtful.set(true);
-                    link.newest.set(0);
-                }
-                // Some errors have rolled back already.
-                if !conn.is_autocommit() {
-                    let _ = conn.execute_batch("ROLLBACK");
-                }
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Link {
-    fn sync(&mut self, synced: bool) -> Result<()> {
-        if self.synced != Some(synced) {
-            let level = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            self.conn.execute_batch(level).map_err(failed)?;
-            self.synced = Some(synced);
-        }
-        Ok(())
+        link.run(synced, alone, |tx| self.leave.ask(tx.conn).and_then(|()| body(tx)))
     }
 }

@@ -2,6 +2,8 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::engine::{Claimed, LOAD};
+use crate::job::Ready;
+use crate::sqlite::solitude::Solitude;
 
 /// It had completed its job by itself, and an ack of its end is as late among many as it is alone.
 #[test]
@@ -81,4 +83,70 @@ fn callers_lead_in_turn_and_each_has_its_own_answer() {
             all.recv_timeout(Duration::from_secs(30)).expect("nobody waits for ever, and each has its own answer");
         }
     }
+}
+
+/// All rows, cell by cell.
+fn rows(engine: &Sqlite) -> Vec<Vec<Value>> {
+    engine.writer.with(|conn| {
+        let mut select = conn.prepare("SELECT * FROM kiln_jobs ORDER BY id").unwrap();
+        let columns = select.column_count();
+        let read = |row: &rusqlite::Row<'_>| (0..columns).map(|n| row.get(n)).collect();
+        select.query_map([], read).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    })
+}
+
+/// Whatever is there already, and whoever asks: a job that a turn may claim as it stores it ends up where it would have been
+/// claimed, or not, after it was stored.
+#[test]
+fn a_new_job_claimed_as_it_is_stored_is_as_one_that_is_stored_and_then_claimed() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let (mut at_once, mut later, mut left) = (0, 0, 0);
+    for _ in 0..400 {
+        let new = |dice: &mut fastrand::Rng| {
+            let job = NewJob::new(*dice.choice(&[WORKER, WORKER, "app.Other", "app.Unknown"]).unwrap());
+            let job = job.queue(*dice.choice(&[QUEUE, QUEUE, QUEUE, "slow"]).unwrap());
+            let job = job.args(serde_json::json!({ "n": dice.u8(..) })).priority(dice.i64(0..3));
+            job.build(NOW - SignedDuration::from_secs(dice.i64(0..2)), |_| {}).unwrap()
+        };
+        let there: Vec<Ready> = (0..dice.usize(0..3)).map(|_| new(&mut dice)).collect();
+        let executing = dice.usize(0..3);
+        let job = new(&mut dice).job;
+        let demand = |queue: &str, dice: &mut fastrand::Rng| {
+            let slots = dice.usize(0..3);
+            Demand { queue: queue.into(), limit: slots + dice.usize(0..2), slots }
+        };
+        let mut demands = vec![demand(QUEUE, &mut dice)];
+        if dice.bool() {
+            demands.insert(dice.usize(0..2), demand("slow", &mut dice));
+        }
+        let ways = [true, false].map(|storing| {
+            let engine = engine();
+            engine.enqueue(there.clone()).unwrap();
+            let some = vec![Demand { queue: QUEUE.into(), limit: executing, slots: executing }];
+            let claimed = engine.take_turn(Turn::by_hand(member(), NOW, vec![], some)).unwrap().claimed;
+            let ack = |claim: &Claimed| Ack { fence: claim.attempt.fence, verdict: Verdict::Complete };
+            let acks = claimed.first().map(ack).into_iter().collect();
+            let turn = Turn::by_hand(member(), NOW + SignedDuration::from_secs(1), acks, demands.clone());
+            let mut job = job.clone();
+            let done = engine.writer.with(|conn| {
+                let (mut tx, turns, apart) = (Tx::new(conn), std::slice::from_ref(&turn), Solitude::apart());
+                if !storing {
+                    enqueue::enqueue_one(&mut tx, &mut job).unwrap();
+                }
+                claim::turns(&mut tx, turns, Some(&mut job).filter(|_| storing), &apart).unwrap()
+            });
+            let claimed: Vec<Job> = done[0].claimed.iter().map(|claim| claim.job.clone()).collect();
+            (rows(&engine), job, claimed, done[0].acked.clone(), done[0].more, done[0].held)
+        });
+        assert_eq!(ways[0], ways[1]);
+        let [(_, job, claimed, ..), _] = &ways;
+        match claimed.iter().any(|claimed| claimed.id == job.id) {
+            true if claimed.len() == 1 => at_once += 1,
+            true => later += 1,
+            false => left += 1,
+        }
+    }
+    assert!(at_once > 20 && later > 5 && left > 20, "{at_once} at once, {later} with others, {left} left");
 }
