@@ -251,7 +251,7 @@ fn available(conn: &Connection, queue: &str, runtime: &Member, limit: usize, slo
     let mut select = conn.prepare_cached(sql::claim(runtime.workers.len())).map_err(failed)?;
     let mut parameters: Vec<&dyn ToSql> = vec![&queue, &limit];
     parameters.extend(runtime.workers.iter().map(|worker| worker as &dyn ToSql));
-    let read = |row: &rusqlite::Row<'_>| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? });
+    let read = |row: &rusqlite::Row<'_>| rows::claimable(row, queue.to_owned());
     for job in select.query_map(parameters.as_slice(), read).map_err(failed)? {
         if job.as_ref().is_err_and(is_damaged) {
             // To find it, all are read until it is come across.
@@ -276,7 +276,7 @@ fn readable(conn: &Connection, queue: &str, runtime: &Member, mut take: impl FnM
             if runtime.damaged.lock().contains(&id) {
                 continue;
             }
-            let job = get.query_one([id], |row| Ok(Job { queue: queue.to_owned(), ..rows::job(row)? }));
+            let job = get.query_one([id], |row| rows::claimable(row, queue.to_owned()));
             if job.as_ref().is_err_and(is_damaged) {
                 runtime.damaged.lock().insert(id);
             }

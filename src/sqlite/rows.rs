@@ -13,29 +13,36 @@ use crate::job::{Job, JobError, Json, State};
 
 /// Reads the columns of [`COLUMNS`](super::sql::COLUMNS), in their order.
 pub(super) fn job(row: &Row<'_>) -> Result<Job> {
-    let inserted_at = time(row.get_ref(12)?).unwrap_or(Timestamp::UNIX_EPOCH);
+    let state = with_text(row.get_ref(18)?, State::from_name);
+    let attempted_by = words(row.get_ref(20)?);
+    Ok(Job { state, attempted_by, ..claimable(row, text(row.get_ref(19)?))? })
+}
+
+/// Reads the first of them, which are those of a claim from this queue.
+pub(super) fn claimable(row: &Row<'_>, queue: String) -> Result<Job> {
+    let inserted_at = time(row.get_ref(9)?).unwrap_or(Timestamp::UNIX_EPOCH);
     Ok(Job {
         id: row.get(0)?,
-        state: with_text(row.get_ref(1)?, State::from_name),
-        queue: text(row.get_ref(2)?),
-        worker: text(row.get_ref(3)?),
-        args: json(row.get_ref(4)?),
-        meta: json(row.get_ref(5)?),
-        tags: words(row.get_ref(6)?),
-        errors: with_text(row.get_ref(7)?, |text| if text == "[]" { Vec::new() } else { JobError::read_all(text) }),
-        attempt: integer(row.get_ref(8)?),
-        max_attempts: integer(row.get_ref(9)?),
-        priority: integer(row.get_ref(10)?),
-        attempted_by: words(row.get_ref(11)?),
+        state: State::Available,
+        queue,
+        worker: text(row.get_ref(1)?),
+        args: json(row.get_ref(2)?),
+        meta: json(row.get_ref(3)?),
+        tags: words(row.get_ref(4)?),
+        errors: with_text(row.get_ref(5)?, |text| if text == "[]" { Vec::new() } else { JobError::read_all(text) }),
+        attempt: integer(row.get_ref(6)?),
+        max_attempts: integer(row.get_ref(7)?),
+        priority: integer(row.get_ref(8)?),
+        attempted_by: Vec::new(),
         inserted_at,
-        scheduled_at: time(row.get_ref(13)?).unwrap_or(inserted_at),
-        attempted_at: time(row.get_ref(14)?),
-        completed_at: time(row.get_ref(15)?),
-        cancelled_at: time(row.get_ref(16)?),
-        discarded_at: time(row.get_ref(17)?),
-        cancel_requested_at: time(row.get_ref(18)?),
-        expires_at: time(row.get_ref(19)?),
-        crashes: integer(row.get_ref(20)?),
+        scheduled_at: time(row.get_ref(10)?).unwrap_or(inserted_at),
+        attempted_at: time(row.get_ref(11)?),
+        completed_at: time(row.get_ref(12)?),
+        cancelled_at: time(row.get_ref(13)?),
+        discarded_at: time(row.get_ref(14)?),
+        cancel_requested_at: time(row.get_ref(15)?),
+        expires_at: time(row.get_ref(16)?),
+        crashes: integer(row.get_ref(17)?),
         conflict: false,
         extra: Map::new(),
     })

@@ -4,11 +4,17 @@
 
 use std::sync::OnceLock;
 
+/// What a claim reads of a job: it knows the rest.
+macro_rules! claim_columns {
+    () => {
+        "id, worker, args, meta, tags, errors, attempt, max_attempts, priority, inserted_at, scheduled_at, attempted_at, \
+         completed_at, cancelled_at, discarded_at, cancel_requested_at, expires_at, crashes"
+    };
+}
+
 macro_rules! columns {
     () => {
-        "id, state, queue, worker, args, meta, tags, errors, attempt, max_attempts, priority, attempted_by, \
-         inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, cancel_requested_at, expires_at, \
-         crashes"
+        concat!(claim_columns!(), ", state, queue, attempted_by")
     };
 }
 
@@ -128,13 +134,13 @@ WHERE unique_key = ?1 AND state = ?2 AND ",
 );
 
 /// One arm of a claim; the arms of all known workers are merged in claim order. An attempt is never claimed past the
-/// last: such a row waits for its rescue. What the claim knows or sets itself is not read.
-const CLAIM_ARM: &str = "
-SELECT id, NULL AS state, NULL AS queue, worker, args, meta, tags, errors, attempt, max_attempts, priority,
-  NULL AS attempted_by, inserted_at, scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at,
-  cancel_requested_at, expires_at, crashes
-FROM kiln_jobs INDEXED BY kiln_jobs_available
-WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?";
+/// last: such a row waits for its rescue.
+const CLAIM_ARM: &str = concat!(
+    "SELECT ",
+    claim_columns!(),
+    " FROM kiln_jobs INDEXED BY kiln_jobs_available
+WHERE state = 'available' AND attempt < max_attempts AND queue = ?1 AND worker = ?"
+);
 
 /// How many sorted lists SQLite merges in one statement: 500, and some to spare.
 const MOST_WORKERS: usize = 400;
