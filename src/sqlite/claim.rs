@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, ToSql};
 
 use super::ack::acknowledge_all;
-use super::enqueue::{enqueue_one, enqueue_plain};
+use super::enqueue::{enqueue_claimed, enqueue_one};
 use super::solitude::{Place, Room, Solitude};
 use super::verbs::{exists, run};
 use super::write::{Op, Tx};
@@ -42,7 +42,9 @@ pub(super) fn turns(
         for demand in &turn.demands {
             if let Some(job) = new.take_if(|job| *job.queue == *demand.queue) {
                 if may_be_claimed_new(tx.conn, turn, demand, job, &mut room)? {
-                    done[n].claimed.push(enqueue_claimed(tx, job, turn)?);
+                    enqueue_claimed(tx, job, turn.now.as_microsecond(), &owner(turn))?;
+                    // Who enqueued it is given back what it was before.
+                    done[n].claimed.push(claim_job(job.clone(), turn));
                     continue;
                 }
                 enqueue_one(tx, job)?;
@@ -66,13 +68,6 @@ fn may_be_claimed_new(conn: &Connection, turn: &Turn, demand: &Demand, job: &Job
         && !room.is_closed()
         && !exists(conn, sql::ANY_AVAILABLE, [&demand.queue])?
         && room.place(turn, job) == Place::Free)
-}
-
-/// Stores a new job as it is once it is claimed. Who enqueued it is given back what it would have been.
-fn enqueue_claimed(tx: &mut Tx<'_>, job: &mut Job, turn: &Turn) -> Result<Claimed> {
-    let owner = owner(turn);
-    enqueue_plain(tx, job, Some((turn.now.as_microsecond(), &owner)))?;
-    Ok(claim_job(job.clone(), turn))
 }
 
 /// From how many rows on one statement for all of them costs less than one for each.

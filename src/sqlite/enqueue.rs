@@ -67,28 +67,27 @@ impl Op for Enqueue {
 }
 
 pub(super) fn enqueue_one(tx: &mut Tx<'_>, job: &mut Job) -> Result<()> {
-    if job.is_plain() {
-        return enqueue_plain(tx, job, None);
+    if !job.is_plain() {
+        let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
+        return insert(tx, sql, job, None).map(|_| ());
     }
-    let sql = if tx.newest.is_some() { sql::ENQUEUE_NEXT } else { sql::ENQUEUE_FIRST };
-    insert(tx, sql, job, None).map(|_| ())
-}
-
-/// Stores a job that has nothing but its arguments, available or claimed: when, in microseconds, and by whom.
-pub(super) fn enqueue_plain(tx: &mut Tx<'_>, job: &mut Job, claimed: Option<(i64, &str)>) -> Result<()> {
-    let (args, at, known) = (job.args.as_str(), job.inserted_at.as_microsecond(), tx.known);
+    let (args, at) = (job.args.as_str(), job.inserted_at.as_microsecond());
     let Job { queue, worker, max_attempts, priority, .. } = &*job;
-    if let Some((now, by)) = claimed {
-        let claimed = (queue, worker, args, max_attempts, priority, at, known, now, by);
-        run(tx.conn, sql::ENQUEUE_CLAIMED, claimed)?;
-        identify(tx, job);
-        return Ok(());
-    }
     match tx.newest {
         Some(_) => run(tx.conn, sql::ENQUEUE_NEXT_PLAIN, (queue, worker, args, max_attempts, priority, at))?,
-        None => run(tx.conn, sql::ENQUEUE_FIRST_PLAIN, (queue, worker, args, max_attempts, priority, at, known))?,
+        None => run(tx.conn, sql::ENQUEUE_FIRST_PLAIN, (queue, worker, args, max_attempts, priority, at, tx.known))?,
     };
     stored(tx, job);
+    Ok(())
+}
+
+/// Stores a plain job as it is once it is claimed: when, in microseconds, and by whom.
+pub(super) fn enqueue_claimed(tx: &mut Tx<'_>, job: &mut Job, now: i64, by: &str) -> Result<()> {
+    let (args, at) = (job.args.as_str(), job.inserted_at.as_microsecond());
+    let Job { queue, worker, max_attempts, priority, .. } = &*job;
+    let claimed = (queue, worker, args, max_attempts, priority, at, tx.known, now, by);
+    run(tx.conn, sql::ENQUEUE_CLAIMED, claimed)?;
+    identify(tx, job);
     Ok(())
 }
 
@@ -139,7 +138,7 @@ fn insert_with(tx: &Tx<'_>, sql: &str, job: &Job, args: &dyn ToSql, key: Option<
         key,
         tx.known,
     ];
-    // The first of a transaction alone asks for the last.
+    // The ids after the first of a transaction follow by themselves: those statements have no place for what is known.
     let asked = parameters.len() - usize::from(tx.newest.is_some());
     run(tx.conn, sql, &parameters[..asked])
 }

@@ -57,7 +57,7 @@ impl Link {
             Err(error) => {
                 if doubt::arises(&error) {
                     self.doubtful.set(true);
-                    // It may be lost, and be given again.
+                    // What is there is as doubtful.
                     self.newest = 0;
                 }
                 // Some errors have rolled back already.

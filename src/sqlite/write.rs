@@ -323,17 +323,16 @@ impl Writer {
         }
         let mut turns = early.unwrap_or_default();
         let result = self.inside(link, synced, false, |tx| {
-            let claimable = !crews.is_empty();
             // It is no news to anybody else, should it be claimed as it is stored.
             let mut coming = News::default();
-            match group.plain().filter(|_| claimable) {
+            match group.plain() {
                 Some(job) => coming.of(job),
                 None => group.run(tx)?,
             }
             if turns.is_empty() {
                 turns = self.gather(crews, if coming.is_empty() { &tx.news } else { &coming });
             }
-            let done = claim::turns(tx, &turns, group.plain().filter(|_| claimable), &self.solitude)?;
+            let done = claim::turns(tx, &turns, group.plain(), &self.solitude)?;
             for (((_, crew), turn), done) in crews.iter().zip(&turns).zip(&done) {
                 crew.foresee(turn, done);
             }
