@@ -29,6 +29,9 @@ pub(super) struct Waiter<O> {
 const LEAD: u8 = 1;
 const DONE: u8 = 2;
 
+/// How often a caller lets others have the processor before it sleeps: together about what to sleep and to be woken costs.
+const YIELDS: u32 = 100;
+
 impl<O: Op> Waiter<O> {
     pub fn new(need: Need, op: O) -> Self {
         Self {
@@ -40,10 +43,16 @@ impl<O: Op> Waiter<O> {
         }
     }
 
-    /// Waits for a call; says whether it is to lead. If so, the answer may come later, but comes while it leads.
-    pub fn is_to_lead(&self) -> bool {
+    /// Waits for a call, which may be expected `soon`: within less than it takes to sleep and to be woken. Says whether
+    /// it is to lead. If so, the answer may come later, but comes while it leads.
+    pub fn is_to_lead(&self, soon: bool) -> bool {
+        let mut yields = if soon { YIELDS } else { 0 };
         loop {
             match self.call.load(Ordering::Acquire) {
+                0 if yields > 0 => {
+                    yields -= 1;
+                    thread::yield_now();
+                }
                 0 => thread::park(),
                 call => return call & LEAD != 0,
             }

@@ -4,6 +4,7 @@
 //! Alone, a caller pays no hand-off between threads; among many, a commit and its sync are shared.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -97,6 +98,8 @@ struct Line {
     led: bool,
     /// A crew asked for a turn since the leader last looked.
     again: bool,
+    /// Somebody waited when the last transaction began.
+    crowded: bool,
     waiting: Vec<Arc<dyn Waiting>>,
 }
 
@@ -188,7 +191,9 @@ impl Writer {
         let waiter = Arc::new(Waiter::new(need, op));
         line.waiting.push(waiter.clone());
         drop(line);
-        let untold = if waiter.is_to_lead() { self.lead(Leader::Caller, None) } else { Untold::default() };
+        // Without a sync a commit is quick.
+        let soon = self.durability == Durability::Normal;
+        let untold = if waiter.is_to_lead(soon) { self.lead(Leader::Caller, None) } else { Untold::default() };
         (waiter.take(), untold)
     }
 
@@ -221,10 +226,7 @@ impl Writer {
             };
             // Who was called early waits here, and takes along all who have come meanwhile.
             let link = self.connection.lock();
-            let mut line = self.line.lock();
-            line.again = false;
-            let waiting = std::mem::take(&mut line.waiting);
-            drop(line);
+            let waiting = self.take_along();
             let next = if last { waiting.last() } else { None };
 
             self.transact(link, Group { own: own.take(), waiting: &waiting }, next);
@@ -251,6 +253,19 @@ impl Writer {
             }
             return;
         }
+    }
+
+    /// Those who wait now.
+    fn take_along(&self) -> Vec<Arc<dyn Waiting>> {
+        let mut line = self.line.lock();
+        if line.crowded {
+            // Who was just answered is about to come with the next: the more there are, the less each of them costs.
+            MutexGuard::unlocked(&mut line, thread::yield_now);
+        }
+        line.again = false;
+        let waiting = std::mem::take(&mut line.waiting);
+        line.crowded = !waiting.is_empty();
+        waiting
     }
 
     /// Runs a transaction, and calls who is to lead after it.
