@@ -243,8 +243,8 @@ impl Lane {
         // A thread about to be born looks for work by itself.
         state.returning += missing;
         // Of quick jobs a thread does several before another has woken up; who comes calls the next.
-        let wanted = if state.pace.is_quick() { 1 } else { state.ready.len() };
-        let calls = wanted.min(state.ready.len()).saturating_sub(state.returning);
+        let most = if state.pace.is_quick() { 1 } else { usize::MAX };
+        let calls = state.ready.len().saturating_sub(state.returning).min(most);
         let ahead = state.ready.len() > state.idle + state.returning;
         self.call(state, calls);
         Delivered { missing, refused, ahead }

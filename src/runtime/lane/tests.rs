@@ -1,3 +1,6 @@
+use std::sync::mpsc;
+use std::thread;
+
 use super::*;
 use crate::NewJob;
 
@@ -95,6 +98,21 @@ fn of_quick_jobs_more_are_claimed_than_there_are_slots_and_done_one_after_the_ot
     let straight_on = (0..).take_while(|_| lane.done(quick, now, false).is_some()).count();
     assert_eq!(straight_on, 200, "a claim is in order while there is enough left to do");
     assert_eq!(wanted(&lane), Some(201));
+}
+
+#[test]
+fn a_thread_that_sleeps_is_called_to_quick_jobs_while_the_one_that_claimed_them_sees_to_the_next_transaction() {
+    let lane = Arc::new(quick_lane());
+    let (begun, begins) = mpsc::channel();
+    let sleeper = Arc::clone(&lane);
+    let thread = thread::spawn(move || begun.send(sleeper.next().map(|task| task.fence.id)));
+    while lane.state.lock().idle == 0 {
+        thread::yield_now();
+    }
+    assert_eq!(wanted(&lane), Some(402));
+    lane.deliver(402, tasks(3..405));
+    assert_eq!(begins.recv_timeout(Duration::from_secs(60)), Ok(Some(3)));
+    thread.join().unwrap().unwrap();
 }
 
 #[test]
