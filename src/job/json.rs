@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::fmt;
+use std::{fmt, mem};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +42,15 @@ impl Json {
     /// Takes a text as it is, JSON or not.
     pub(crate) fn raw(text: impl Into<Cow<'static, str>>) -> Self {
         Self { text: text.into(), redaction: Redaction::USUAL }
+    }
+
+    /// Takes the text out, which is to be [put back](Self::put_back).
+    pub(crate) fn take(&mut self) -> String {
+        mem::take(&mut self.text).into_owned()
+    }
+
+    pub(crate) fn put_back(&mut self, text: String) {
+        self.text = text.into();
     }
 
     /// Sets what is left out where it is shown.

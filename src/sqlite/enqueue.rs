@@ -155,10 +155,17 @@ fn identify(tx: &mut Tx<'_>, job: &mut Job) {
 
 /// Stores jobs that differ in nothing but their arguments. Their ids follow that of the job before.
 fn enqueue_alike(tx: &mut Tx<'_>, ready: &mut [Ready], mut newest: i64) -> Result<()> {
+    // Lent to the statement rather than copied: there may be much of them.
+    let args: Rc<Vec<Sql>> = Rc::new(ready.iter_mut().map(|ready| Sql::Text(ready.job.args.take())).collect());
     let Some(Ready { job, .. }) = ready.first() else { return Ok(()) };
-    let args: Vec<Sql> = ready.iter().map(|ready| Sql::Text(ready.job.args.as_str().to_owned())).collect();
-    insert_with(tx, sql::ENQUEUE_ALIKE, job, &Rc::new(args), None)?;
+    let stored = insert_with(tx, sql::ENQUEUE_ALIKE, job, &args, None);
     tx.news.of(job);
+    for (Ready { job, .. }, args) in ready.iter_mut().zip(Rc::unwrap_or_clone(args)) {
+        if let Sql::Text(args) = args {
+            job.args.put_back(args);
+        }
+    }
+    stored?;
     for Ready { job, .. } in ready {
         newest += 1;
         job.id = newest;
