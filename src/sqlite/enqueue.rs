@@ -185,6 +185,9 @@ impl Enqueue {
 
     /// The jobs in the order they were given, stored or found.
     pub fn finish(self) -> Vec<Job> {
+        if self.jobs.is_empty() {
+            return self.ready.into_iter().map(|ready| ready.job).collect();
+        }
         let mut found = self.jobs.into_iter();
         let stored = |ready: Ready| if ready.job.id == 0 { None } else { Some(ready.job) };
         self.ready.into_iter().filter_map(|ready| stored(ready).or_else(|| found.next())).collect()
