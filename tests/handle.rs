@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{DEADLINE, Ends, Folder, count, everywhere, get, ms, reaches, stranger};
 use jiff::{SignedDuration, Timestamp};
 use kiln::testing::{Hand, ManualClock};
-use kiln::{Changes, Failure, Filter, Job, Kiln, NewJob, Outcome, Running, State, Unique, Worker};
+use kiln::{Changes, Durability, Failure, Filter, Job, Kiln, NewJob, Outcome, Running, State, Unique, Worker};
 use rusqlite::types::Value as Sql;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -376,6 +376,40 @@ fn many_jobs_are_enqueued_in_the_order_they_are_given() {
             assert_eq!(get(&kiln, job.id).args, json!({ "n": n }));
         }
     });
+}
+
+#[test]
+fn threads_that_enqueue_at_once_are_each_given_their_own_jobs_whatever_they_wait_for() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 60;
+    for durability in [Durability::Normal, Durability::Full, Durability::Strict] {
+        let folder = Folder::new();
+        let kiln = Kiln::builder(folder.db()).durability(durability).open().unwrap();
+        let enqueue = |n: u64| {
+            // Every seventh is refused by the database, and takes no other along.
+            let queue = if n % 7 == 0 { "broken" } else { "whole" };
+            (n, kiln.enqueue(NewJob::new("w").queue(queue).args(json!({ "n": n }))))
+        };
+        let breaks = "CREATE TRIGGER breaks BEFORE INSERT ON kiln_jobs WHEN new.queue = 'broken'
+            BEGIN SELECT RAISE(ABORT, 'broken'); END";
+        stranger(&folder.db()).execute_batch(breaks).unwrap();
+        let told: Vec<_> = thread::scope(|scope| {
+            let threads = (0..THREADS).map(|thread| {
+                let enqueue = &enqueue;
+                scope.spawn(move || (thread * EACH..(thread + 1) * EACH).map(enqueue).collect::<Vec<_>>())
+            });
+            threads.collect::<Vec<_>>().into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut given = HashSet::new();
+        for (n, job) in told {
+            assert_eq!(job.is_ok(), n % 7 != 0, "{durability:?} {n}");
+            if let Ok(job) = job {
+                assert!(given.insert(job.id), "{durability:?} {n}");
+                assert_eq!(get(&kiln, job.id).args, json!({ "n": n }), "{durability:?}");
+            }
+        }
+        assert_eq!(kiln.count(Filter::new()).unwrap().total(), given.len() as u64, "{durability:?}");
+    }
 }
 
 #[test]
