@@ -29,7 +29,7 @@ pub(super) struct Waiter<O> {
 const LEAD: u8 = 1;
 const DONE: u8 = 2;
 
-/// How often a caller lets others have the processor before it sleeps: together about what to sleep and to be woken costs.
+/// How often a caller lets others have the processor before it sleeps, which costs about as much as they all.
 const YIELDS: u32 = 100;
 
 impl<O: Op> Waiter<O> {

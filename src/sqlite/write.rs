@@ -217,11 +217,11 @@ impl Writer {
     }
 
     fn take_turns(&self, leader: Leader, mut own: Option<&mut Own<'_>>) {
-        let mut own_done = None;
+        let began = Instant::now();
         for turn in 1.. {
             let last = match leader {
                 // Its own op is in the first, and it must not hand over to itself.
-                Leader::Caller => turn > 1 && own_done.get_or_insert_with(Instant::now).elapsed() >= self.kept,
+                Leader::Caller => turn > 1 && began.elapsed() >= self.kept,
                 Leader::Runtime => turn == TURNS,
             };
             // Who was called early waits here, and takes along all who have come meanwhile.
