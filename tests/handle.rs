@@ -387,7 +387,7 @@ fn threads_that_enqueue_at_once_are_each_given_their_own_jobs_whatever_they_wait
         let kiln = Kiln::builder(folder.db()).durability(durability).open().unwrap();
         let enqueue = |n: u64| {
             // Every seventh is refused by the database, and takes no other along.
-            let queue = if n % 7 == 0 { "broken" } else { "whole" };
+            let queue = if n.is_multiple_of(7) { "broken" } else { "whole" };
             (n, kiln.enqueue(NewJob::new("w").queue(queue).args(json!({ "n": n }))))
         };
         let breaks = "CREATE TRIGGER breaks BEFORE INSERT ON kiln_jobs WHEN new.queue = 'broken'
@@ -402,7 +402,7 @@ fn threads_that_enqueue_at_once_are_each_given_their_own_jobs_whatever_they_wait
         });
         let mut given = HashSet::new();
         for (n, job) in told {
-            assert_eq!(job.is_ok(), n % 7 != 0, "{durability:?} {n}");
+            assert_eq!(job.is_ok(), !n.is_multiple_of(7), "{durability:?} {n}");
             if let Ok(job) = job {
                 assert!(given.insert(job.id), "{durability:?} {n}");
                 assert_eq!(get(&kiln, job.id).args, json!({ "n": n }), "{durability:?}");
