@@ -1,20 +1,15 @@
 //! W4: how quickly jobs that do nothing are worked off.
 
+use std::path::Path;
+
 use kiln::Durability;
 
-use crate::measure::{Bench, Target, Unit, cpus, rates, turns};
+use crate::measure::{Bench, Run, Target, Unit, cpus, rates, turns};
 use crate::ours::Drain;
 use crate::raw::Sync;
 use crate::{ours, raw};
 
-fn compare(
-    bench: &mut Bench,
-    what: &str,
-    jobs: u64,
-    how: Drain,
-    by_raw: impl Fn(&std::path::Path) -> crate::measure::Run,
-    least: f64,
-) {
+fn compare(bench: &mut Bench, what: &str, jobs: u64, how: Drain, by_raw: impl Fn(&Path) -> Run, least: f64) {
     let (ours, raw) = turns(
         bench.turns(),
         || {
@@ -44,12 +39,36 @@ pub fn all(bench: &mut Bench) {
     let how = raw::Drain::at_most_eight(Sync::Normal);
     let ours = Drain::new(Durability::Normal, 8).not_ahead();
     compare(bench, "at most 8 claimed, NORMAL", jobs, ours, |path| raw::drain(path, how, jobs), 1.0);
+    one_by_one(bench);
+}
+
+fn one_by_one(bench: &mut Bench) {
     let levels =
         [(Durability::Normal, Sync::Normal, "NORMAL", 10_000), (Durability::Strict, Sync::Full, "FULL", 3_000)];
     for (durability, sync, level, jobs) in levels {
         let jobs = bench.jobs(jobs);
-        let ours = Drain::new(durability, 1).not_ahead();
+        let (ours, raw) = turns(
+            bench.turns(),
+            || {
+                let place = bench.fresh();
+                ours::filled(&place.file(), jobs);
+                ours::drain(&place.file(), Drain::new(durability, 1).not_ahead(), jobs)
+            },
+            || {
+                let run = |prepare: fn(&Path)| {
+                    let place = bench.fresh();
+                    raw::filled(&place.file(), jobs);
+                    prepare(&place.file());
+                    raw::drain_one_by_one(&place.file(), sync, jobs)
+                };
+                (run(|_| ()), run(raw::index_the_rest))
+            },
+        );
+        let (bare, indexed): (Vec<_>, Vec<_>) = raw.into_iter().unzip();
         let what = format!("limit 1, one job a commit, {level}");
-        compare(bench, &what, jobs, ours, |path| raw::drain_one_by_one(path, sync, jobs), 0.9);
+        bench.row("W4", &what, Unit::Rate, &rates(&ours), &rates(&bare), Target::AtLeast(0.9));
+        bench.row("", "  CPU a job", Unit::Micros, &cpus(&ours), &cpus(&bare), Target::None);
+        let what = "  raw: finds what runs and what is done as well";
+        bench.row("", what, Unit::Rate, &rates(&ours), &rates(&indexed), Target::None);
     }
 }

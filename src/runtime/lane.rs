@@ -242,10 +242,14 @@ impl Lane {
         state.threads += missing;
         // A thread about to be born looks for work by itself.
         state.returning += missing;
-        // Of quick jobs a thread does several before another has woken up; who comes calls the next.
-        let most = if state.pace.is_quick() { 1 } else { usize::MAX };
-        let calls = state.ready.len().saturating_sub(state.returning).min(most);
         let ahead = state.ready.len() > state.idle + state.returning;
+        let calls = match state.pace.is_quick() {
+            // One who seems to come may lead on instead.
+            true if ahead => 1,
+            // Of quick jobs a thread does several before another has woken up; who comes calls the next.
+            true => state.ready.len().min(1).saturating_sub(state.returning),
+            false => state.ready.len().saturating_sub(state.returning),
+        };
         self.call(state, calls);
         Delivered { missing, refused, ahead }
     }
