@@ -148,8 +148,9 @@ impl Story {
     /// the job may have come to another.
     pub fn kills_during(&self, executions: &[&Execution]) -> usize {
         let killed_before = |one: &Execution, next: &Execution| {
-            // It may have begun after this was written down, and before the process ended.
-            self.kills.get(&one.pid).is_some_and(|kill| kill.place < next.started.place)
+            let (Some(kill), Some(dead)) = (self.kills.get(&one.pid), self.dead.get(&one.pid)) else { return false };
+            // It may have begun after the kill was written down, and before the process was gone.
+            one.started.place < dead.place && kill.place < next.started.place
         };
         executions.windows(2).filter(|pair| killed_before(pair[0], pair[1])).count()
     }
