@@ -3,6 +3,7 @@
 //! Each row runs kiln and `raw` (hand-written statements for the same work, see raw.rs) in turns on fresh files of the
 //! same disk, at equal synchronous settings, and judges the median of the ratios of the turns.
 
+mod figures;
 mod machine;
 mod measure;
 mod ours;
@@ -14,14 +15,16 @@ use std::process::ExitCode;
 use measure::Bench;
 
 const USAGE: &str = "\
-usage: cargo bench -- [ROW ...] [--quick | --full] [--rounds N]
+usage: cargo bench -- [ROW ...] [--quick | --full] [--rounds N] [--plain]
 
   ROW         W1 to W11, or checksum (default: all)
   --quick     all rows within 3 minutes (default)
   --full      longer runs, and more of them
   --rounds N  how many turns each side takes
+  --plain     kiln alone, for compare.sh: a line for each of its figures, with tabs between the figure's name, its median,
+              its unit, and the difference from which on two of them are told apart (0: any; -: not judged)
   --count ROW N
-              does the work of W1, W4, W4-one (limit 1), W11-unique, W11-recorded, raw-W1, raw-W4 or raw-W4-one for
+              does the work of W1, W3, W4, W5, W4-one (limit 1), W11-unique, W11-recorded, raw-W1, raw-W4 or raw-W4-one for
               N jobs and says nothing: for instructions.sh
 
 KILN_BENCH_DIR is the folder for the files; it must not be a tmpfs. --features tracing adds a line to W11.
@@ -32,13 +35,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut rows = Vec::new();
-    let (mut full, mut rounds) = (false, None);
+    let (mut full, mut plain, mut rounds) = (false, false, None);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             // Given by cargo.
             "--bench" | "--quick" => {}
             "--full" => full = true,
+            "--plain" => plain = true,
             "--rounds" => match args.next().and_then(|number| number.parse().ok()).filter(|number| *number > 0) {
                 Some(number) => rounds = Some(number),
                 None => return misused("--rounds takes a number from 1 on"),
@@ -57,15 +61,19 @@ fn main() -> ExitCode {
             },
         }
     }
-    let mut bench = Bench::new(full, rounds);
-    machine::describe(bench.folder());
-    bench.head();
+    let mut bench = Bench::new(full, plain, rounds);
+    if !plain {
+        machine::describe(bench.folder());
+        bench.head();
+    }
     for (name, run) in workloads::ALL {
         if rows.is_empty() || rows.contains(name) {
             run(&mut bench);
         }
     }
-    bench.foot();
+    if !plain {
+        bench.foot();
+    }
     ExitCode::SUCCESS
 }
 

@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use crate::measure::{median, number};
+use crate::figures::{median, number};
 
 /// Prints the machine's facts.
 pub fn describe(folder: &Path) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
+use crate::figures::median;
 use crate::machine::{Used, cpu_seconds};
 
 /// One run of one side.
@@ -119,6 +120,8 @@ pub struct Turns {
     most: usize,
     /// After three turns there is no other once this is over.
     slice: Duration,
+    /// Only the first side takes any.
+    first_alone: bool,
 }
 
 /// Runs both sides in turns, each first in every second round.
@@ -130,7 +133,9 @@ pub fn turns<A, B>(turns: Turns, mut a: impl FnMut() -> A, mut b: impl FnMut() -
         if round >= LEAST && begun.elapsed() > turns.slice {
             break;
         }
-        if round % 2 == 0 {
+        if turns.first_alone {
+            first.push(a());
+        } else if round % 2 == 0 {
             first.push(a());
             second.push(b());
         } else {
@@ -151,20 +156,6 @@ pub fn cpus(runs: &[Run]) -> Vec<f64> {
 
 pub fn parts(runs: &[Run], part: f64) -> Vec<f64> {
     runs.iter().map(|run| run.part(part)).collect()
-}
-
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
-    }
-}
-
-pub fn number(word: &str) -> f64 {
-    word.parse().unwrap_or_else(|_| panic!("{word:?} is no number"))
 }
 
 /// What a row is judged by.
@@ -208,6 +199,17 @@ impl Unit {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Rate => "jobs/s",
+            Unit::Micros => "us",
+            Unit::Seconds => "s",
+            Unit::CpuSeconds => "CPU s",
+            Unit::Megabytes => "MB",
+            Unit::Calls => "calls",
+        }
+    }
+
     /// Without the unit, but for what it is scaled by.
     fn bare(self, value: f64) -> String {
         let shown = self.show(value);
@@ -228,6 +230,10 @@ impl Unit {
 /// The harness: where the files go, how long runs are, and what came of the rows.
 pub struct Bench {
     pub full: bool,
+    /// Kiln alone, for another program to read.
+    pub plain: bool,
+    /// The last row that was not a part of the one before.
+    row: String,
     rounds: Option<usize>,
     folder: PathBuf,
     begun: Instant,
@@ -244,10 +250,20 @@ pub fn folder() -> PathBuf {
 }
 
 impl Bench {
-    pub fn new(full: bool, rounds: Option<usize>) -> Bench {
+    pub fn new(full: bool, plain: bool, rounds: Option<usize>) -> Bench {
         let folder = folder();
         std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("cannot use {}: {error}", folder.display()));
-        Bench { full, rounds, folder, begun: Instant::now(), judged: 0, missed: Vec::new(), idle: Vec::new() }
+        Bench {
+            full,
+            plain,
+            row: String::new(),
+            rounds,
+            folder,
+            begun: Instant::now(),
+            judged: 0,
+            missed: Vec::new(),
+            idle: Vec::new(),
+        }
     }
 
     pub fn folder(&self) -> &Path {
@@ -261,11 +277,12 @@ impl Bench {
 
     /// How many turns each side takes: quick is a few seconds for both.
     pub fn turns(&self) -> Turns {
-        match self.rounds {
-            Some(most) => Turns { most, slice: Duration::MAX },
-            None if self.full => Turns { most: 15, slice: Duration::MAX },
-            None => Turns { most: 9, slice: Duration::from_millis(3500) },
-        }
+        let (most, slice) = match self.rounds {
+            Some(most) => (most, Duration::MAX),
+            None if self.full => (15, Duration::MAX),
+            None => (9, Duration::from_millis(3500)),
+        };
+        Turns { most, slice, first_alone: self.plain }
     }
 
     /// How many jobs a run has.
@@ -282,6 +299,9 @@ impl Bench {
 
     /// One line: both sides' figures, turn by turn.
     pub fn row(&mut self, name: &str, what: &str, unit: Unit, ours: &[f64], theirs: &[f64], target: Target) {
+        if self.plain {
+            return self.plain_row(name, what, unit, ours, target);
+        }
         let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
         let ratio = median(&ratios);
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
@@ -311,6 +331,30 @@ impl Bench {
         self.judged += usize::from(met.is_some());
         if met == Some(false) {
             self.missed.push(format!("{name} {what}"));
+        }
+    }
+
+    /// Kiln's figure by itself. What only names raw differently is the figure of the row before.
+    fn plain_row(&mut self, name: &str, what: &str, unit: Unit, ours: &[f64], target: Target) {
+        let part = what.trim_start();
+        if part.starts_with("raw:") || ours.is_empty() {
+            return;
+        }
+        let part = part.split(", raw:").next().unwrap_or(part);
+        let is_part = name.is_empty() || what.starts_with(' ');
+        let full_name = if is_part { format!("{}: {part}", self.row) } else { format!("{name} {part}") };
+        let least = match target {
+            // A look at what is close to nothing: its ratio says little.
+            Target::Within(bound) if !is_part => {
+                // What little time an idle process takes depends most on who else uses the processor.
+                (bound / if matches!(unit, Unit::CpuSeconds) { 5.0 } else { 10.0 }).to_string()
+            }
+            _ if is_part => "-".into(),
+            _ => "0".into(),
+        };
+        println!("{full_name}\t{}\t{}\t{least}", median(ours), unit.name());
+        if !is_part {
+            self.row = full_name;
         }
     }
 

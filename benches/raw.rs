@@ -2,7 +2,9 @@
 //!
 //! It has what makes such code quick and nothing else: prepared statements kept, a partial index for each question
 //! asked, times as integers, group commit, acks written in the transaction that fetches the next jobs by primary key.
-//! There are no fences, no second runtime, no retries, no events; the finished row is kept.
+//! There are no fences, no second runtime, no retries, no events; the finished row is kept. Nothing is rescued or pruned
+//! here, but the two indexes that a queue needs for both are kept: one finds what a dead process was executing, the
+//! other what is done by its time.
 
 // For those who take this file from elsewhere.
 #[path = "raw/engine.rs"]
@@ -39,7 +41,9 @@ CREATE TABLE IF NOT EXISTS jobs (
   priority INTEGER NOT NULL DEFAULT 0, inserted_at INTEGER NOT NULL, scheduled_at INTEGER NOT NULL,
   attempted_at INTEGER, attempted_by TEXT, cancelled_at INTEGER, completed_at INTEGER, discarded_at INTEGER);
 CREATE INDEX IF NOT EXISTS jobs_ready ON jobs (queue, priority, scheduled_at, id) WHERE state = 'available';
-CREATE INDEX IF NOT EXISTS jobs_due ON jobs (scheduled_at, id) WHERE state = 'scheduled'";
+CREATE INDEX IF NOT EXISTS jobs_due ON jobs (scheduled_at, id) WHERE state = 'scheduled';
+CREATE INDEX IF NOT EXISTS jobs_running ON jobs (attempted_at) WHERE state = 'executing';
+CREATE INDEX IF NOT EXISTS jobs_done ON jobs (completed_at) WHERE state = 'completed'";
 
 const INSERT: &str = "
 INSERT INTO jobs (state, queue, worker, args, meta, tags, max_attempts, priority, inserted_at, scheduled_at)
@@ -317,15 +321,6 @@ pub fn filled(path: &Path, jobs: u64) {
 }
 
 // ---- drain
-
-/// As a queue needs it that rescues what a dead process was at, and prunes what is done, without a look at every row. The
-/// rows here do neither; each commit writes a page more for each of the two.
-pub fn index_the_rest(path: &Path) {
-    let indexes = "
-        CREATE INDEX jobs_running ON jobs (attempted_at) WHERE state = 'executing';
-        CREATE INDEX jobs_done ON jobs (completed_at) WHERE state = 'completed'";
-    open(path, Sync::Normal).execute_batch(indexes).expect("indexes");
-}
 
 /// What the writer has for the threads, and what they have for it.
 struct Shelf {

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use kiln::Durability;
 
+use crate::figures::number;
 use crate::machine::{self, Used};
-use crate::measure::{Run, number, pace, wall};
+use crate::measure::{Run, pace, wall};
 use crate::ours::{self, Drain, Mailer, Tally};
 use crate::raw::{self, Sync};
 

@@ -74,7 +74,7 @@ pub fn beside_a_million(bench: &mut Bench) {
             }
             let (behind, empty) = turns(rounds, || drain(&deep.file()), || drain(&bench.fresh().file()));
             let with = if *analyzed { ", with statistics" } else { "" };
-            let what = format!("drain of 10k behind 1M {}{with}", format!("{rows:?}").to_lowercase());
+            let what = format!("drain of 10k behind 1M {}{with}, NORMAL", format!("{rows:?}").to_lowercase());
             bench.row("W7", &what, Unit::Rate, &rates(&behind), &rates(&empty), Target::AtLeast(0.95));
         }
     }
@@ -93,7 +93,7 @@ pub fn beside_a_million(bench: &mut Bench) {
         let enqueue = std::cell::RefCell::new(enqueue);
         let (into, empty) =
             turns(rounds, || enqueue.borrow_mut()(&deep.file()), || enqueue.borrow_mut()(&bench.fresh().file()));
-        let what = format!("{}enqueue into 1M waiting", if unique { "unique " } else { "" });
+        let what = format!("{}enqueue into 1M waiting, NORMAL", if unique { "unique " } else { "" });
         bench.row("W7", &what, Unit::Rate, &rates(&into), &rates(&empty), Target::AtLeast(0.95));
         bench.row("", "  50 % within", Unit::Micros, &parts(&into, 0.5), &parts(&empty, 0.5), Target::None);
     }
@@ -111,7 +111,7 @@ pub fn growth(bench: &mut Bench) {
             ours::drain(path, how, FIRST)
         };
         let (many, few) = turns(rounds, || ours::drain(&deep.file(), how, FIRST), || small(&bench.fresh().file()));
-        let what = format!("drain of 10k of {}, against 10k", if count == MILLION { "1M" } else { "100k" });
+        let what = format!("drain of 10k of {}, against 10k, NORMAL", if count == MILLION { "1M" } else { "100k" });
         bench.row("W9", &what, Unit::Rate, &rates(&many), &rates(&few), Target::AtLeast(0.9));
         enough.push(deep);
     }

@@ -47,28 +47,8 @@ fn one_by_one(bench: &mut Bench) {
         [(Durability::Normal, Sync::Normal, "NORMAL", 10_000), (Durability::Strict, Sync::Full, "FULL", 3_000)];
     for (durability, sync, level, jobs) in levels {
         let jobs = bench.jobs(jobs);
-        let (ours, raw) = turns(
-            bench.turns(),
-            || {
-                let place = bench.fresh();
-                ours::filled(&place.file(), jobs);
-                ours::drain(&place.file(), Drain::new(durability, 1).not_ahead(), jobs)
-            },
-            || {
-                let run = |prepare: fn(&Path)| {
-                    let place = bench.fresh();
-                    raw::filled(&place.file(), jobs);
-                    prepare(&place.file());
-                    raw::drain_one_by_one(&place.file(), sync, jobs)
-                };
-                (run(|_| ()), run(raw::index_the_rest))
-            },
-        );
-        let (bare, indexed): (Vec<_>, Vec<_>) = raw.into_iter().unzip();
         let what = format!("limit 1, one job a commit, {level}");
-        bench.row("W4", &what, Unit::Rate, &rates(&ours), &rates(&bare), Target::AtLeast(0.9));
-        bench.row("", "  CPU a job", Unit::Micros, &cpus(&ours), &cpus(&bare), Target::None);
-        let what = "  raw: finds what runs and what is done as well";
-        bench.row("", what, Unit::Rate, &rates(&ours), &rates(&indexed), Target::None);
+        let ours = Drain::new(durability, 1).not_ahead();
+        compare(bench, &what, jobs, ours, |path| raw::drain_one_by_one(path, sync, jobs), 0.85);
     }
 }

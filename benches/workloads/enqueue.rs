@@ -2,6 +2,7 @@
 
 use kiln::Durability;
 
+use crate::figures::median;
 use crate::measure::{Bench, Target, Unit, cpus, parts, rates, turns};
 use crate::raw::{Group, Many, Sync};
 use crate::{ours, raw};
@@ -41,7 +42,7 @@ pub fn eight_threads(bench: &mut Bench) {
             },
         );
         let (thread, leader): (Vec<_>, Vec<_>) = raw.into_iter().unzip();
-        let quicker = |a: &[f64], b: &[f64]| crate::measure::median(a) >= crate::measure::median(b);
+        let quicker = |a: &[f64], b: &[f64]| median(a) >= median(b);
         let (thread_rates, leader_rates) = (rates(&thread), rates(&leader));
         let by_thread = quicker(&thread_rates, &leader_rates);
         let (best, other) = if by_thread { (&thread, &leader_rates) } else { (&leader, &thread_rates) };

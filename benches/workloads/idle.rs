@@ -55,7 +55,7 @@ impl Worker for Sleeper {
 pub fn queues_beside(bench: &mut Bench) {
     let jobs = bench.jobs(40_000);
     let (beside, alone) = turns(bench.turns(), || fast(bench, jobs, true), || fast(bench, jobs, false));
-    let what = "fast queue beside a slow one, against alone";
+    let what = "fast queue beside a slow one, NORMAL";
     bench.row("W10", what, Unit::Rate, &rates(&beside), &rates(&alone), Target::AtLeast(0.9));
 
     let found = idle(bench);

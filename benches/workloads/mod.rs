@@ -41,6 +41,8 @@ pub fn count(row: &str, jobs: u64) -> ExitCode {
     let place = place(&folder());
     match row {
         "W1" => _ = ours::enqueue(&place.file(), Durability::Normal, 1, jobs),
+        "W3" => _ = ours::enqueue_many(&place.file(), Durability::Normal, jobs),
+        "W5" => _ = ours::steady(&place.file(), Durability::Normal, 100, jobs),
         "W4" => {
             ours::filled(&place.file(), jobs);
             ours::drain(&place.file(), ours::Drain::new(Durability::Normal, 8), jobs);
@@ -61,9 +63,7 @@ pub fn count(row: &str, jobs: u64) -> ExitCode {
             raw::drain_one_by_one(&place.file(), Sync::Normal, jobs);
         }
         row => {
-            eprintln!(
-                "--count takes W1, W4, W4-one, W11-unique, W11-recorded, raw-W1, raw-W4 or raw-W4-one, got {row:?}"
-            );
+            eprintln!("--count takes one of the rows that --help names, got {row:?}");
             return ExitCode::from(2);
         }
     }
