@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// A [`Result`](std::result::Result) whose error is kiln's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -24,7 +25,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert_eq!(error.to_string(), "priority must be between 0 and 9, got 10");
 /// # Ok::<(), kiln::Error>(())
 /// ```
-pub struct Error(Box<Inner>);
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
 
 struct Inner {
     kind: Kind,
@@ -56,11 +58,26 @@ pub(crate) enum Kind {
 
 impl Error {
     pub(crate) fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
     }
 
     pub(crate) fn invalid(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Invalid(field), message)
+    }
+
+    /// An [`invalid`](Self::invalid) error of the form "`field` must `must`, got `got`".
+    pub(crate) fn must(field: &'static str, must: &str, got: impl fmt::Debug) -> Self {
+        Self::invalid(field, format!("{field} must {must}, got {got:?}"))
+    }
+
+    /// [`must`](Self::must) unless the condition holds.
+    pub(crate) fn unless(holds: bool, field: &'static str, must: &str, got: impl fmt::Debug) -> Result<()> {
+        if holds { Ok(()) } else { Err(Self::must(field, must, got)) }
+    }
+
+    /// An [`invalid`](Self::invalid) error if the value is blank.
+    pub(crate) fn if_blank(field: &'static str, value: &str) -> Result<()> {
+        Self::unless(!value.trim().is_empty(), field, "not be blank", value)
     }
 
     pub(crate) fn lost(attempt: impl fmt::Debug) -> Self {
@@ -71,14 +88,8 @@ impl Error {
         Self::new(Kind::Malformed, message)
     }
 
-    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
-        self
-    }
-
-    /// The same error once more, for another of those it concerns.
-    pub(crate) fn again(&self) -> Error {
-        Error::new(self.kind(), self.to_string())
+    pub(crate) fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Arc::new(Inner { kind: self.0.kind, message: self.0.message.clone(), source: Some(source.into()) }))
     }
 
     pub(crate) fn kind(&self) -> Kind {

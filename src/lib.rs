@@ -54,40 +54,36 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-mod bell;
 mod clock;
-mod diagnosis;
 mod dice;
-mod durability;
-mod engine;
 mod error;
 mod event;
+mod file;
+mod guard;
 pub mod guide;
-mod handle;
-mod health;
 mod job;
-mod observing;
-mod queues;
+mod kiln;
+mod life;
+mod presence;
+mod report;
 mod runtime;
-mod sqlite;
+mod setters;
+mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod transaction;
 mod worker;
 
-pub use durability::Durability;
 /// The version of rusqlite whose types [`Kiln::enqueue_in`] and [`Running::complete_in`] take: 0.40.
 pub use rusqlite;
 
-pub use diagnosis::{Compacted, Diagnosis, Finding, Holder, Problem};
 pub use error::{Error, Result};
 pub use event::{Event, Subject};
-pub use handle::{Kiln, KilnBuilder};
-pub use health::{Health, Pulse, RuntimeHealth};
+pub use file::Durability;
 pub use job::{
     Changes, Counts, Cron, CronEntry, Failure, Fence, Field, Filter, IntoChanges, Job, JobError, Jobs, Json, Missed,
-    NewCron, NewJob, Outcome, Progress, Schedule, State, Unique, backoff,
+    NewCron, NewJob, Outcome, Progress, QueueCheck, Queues, Schedule, State, Unique, backoff,
 };
-pub use queues::{QueueCheck, Queues};
+pub use kiln::{Kiln, KilnBuilder};
+pub use report::{Compacted, Diagnosis, Finding, Health, Holder, Problem, Pulse, RuntimeHealth};
 pub use runtime::{Report, Runtime, RuntimeBuilder};
 pub use worker::{Cancelled, IntoOutcome, Running, Worker};

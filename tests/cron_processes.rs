@@ -71,6 +71,36 @@ fn assert_together(db: &mut rusqlite::Connection) {
     }
 }
 
+/// How many of the stored jobs each process noted as fired by it. No job was fired by two.
+fn fired_by(pids: &[u32], here: &Path, kiln: &Kiln) -> BTreeMap<u32, usize> {
+    let stored: HashSet<i64> = kiln.list(Filter::new().limit(u32::MAX)).unwrap().iter().map(|job| job.id).collect();
+    let mut by: HashMap<i64, u32> = HashMap::new();
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for &pid in pids {
+        for line in fs::read_to_string(noted(here, pid)).unwrap().lines() {
+            // The last line of the one that was killed may be half a number.
+            let Ok(id) = line.parse() else { continue };
+            if stored.contains(&id) {
+                assert_eq!(by.insert(id, pid), None, "job {id} was fired by two");
+                *counts.entry(pid).or_default() += 1;
+            }
+        }
+    }
+    counts
+}
+
+/// Whatever was under way when a process was killed is done by now, or is by this runtime.
+fn all_can_be_done(kiln: &Kiln) {
+    let runtime = kiln.runtime().worker_fn("tick", |_: &Running<Value>| ()).start().unwrap();
+    kiln.delete_cron("all").unwrap();
+    kiln.delete_cron("once").unwrap();
+    until("all is done", || {
+        let counts = kiln.count(Filter::new()).unwrap();
+        counts.state(State::Completed) == counts.total()
+    });
+    runtime.stop();
+}
+
 #[test]
 fn every_slot_is_fired_once_by_one_of_several_processes_also_when_one_is_killed() {
     if let Some(folder) = other_process_for() {
@@ -121,29 +151,8 @@ fn every_slot_is_fired_once_by_one_of_several_processes_also_when_one_is_killed(
     assert!(once.is_sorted_by(|a, b| a < b), "none twice");
     assert!(once.iter().all(|slot| *slot > last || expected.contains(slot)));
 
-    let stored: HashSet<i64> = kiln.list(Filter::new().limit(u32::MAX)).unwrap().iter().map(|job| job.id).collect();
-    let mut by: HashMap<i64, u32> = HashMap::new();
-    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-    for pid in pids {
-        for line in fs::read_to_string(noted(&here, pid)).unwrap().lines() {
-            // The last line of the one that was killed may be half a number.
-            let Ok(id) = line.parse() else { continue };
-            if stored.contains(&id) {
-                assert_eq!(by.insert(id, pid), None, "job {id} was fired by two");
-                *counts.entry(pid).or_default() += 1;
-            }
-        }
-    }
+    let counts = fired_by(&pids, &here, &kiln);
     println!("{} slots of one entry, {} of the other; fired by each process: {counts:?}", found.len(), once.len());
     assert_eq!(counts.len(), 3);
-
-    // Whatever was under way when it was killed is done by now, or is by the next.
-    let runtime = kiln.runtime().worker_fn("tick", |_: &Running<Value>| ()).start().unwrap();
-    kiln.delete_cron("all").unwrap();
-    kiln.delete_cron("once").unwrap();
-    until("all is done", || {
-        let counts = kiln.count(Filter::new()).unwrap();
-        counts.state(State::Completed) == counts.total()
-    });
-    runtime.stop();
+    all_can_be_done(&kiln);
 }

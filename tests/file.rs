@@ -690,6 +690,20 @@ fn the_readable_view_shows_the_same_jobs_with_times_one_can_read() {
     assert_eq!(times.each_ref().map(Option::as_deref), expected);
 }
 
+fn enqueue_and_operate(kiln: &Kiln) {
+    for n in 0..150 {
+        let args = json!({ "text": "y".repeat(n * 10) });
+        let new = || NewJob::new("w").queue(["a", "b"][n % 2]).max_attempts(1).args(&args);
+        let jobs = kiln.enqueue_many([new(), new().schedule_in(ms(10)), new()]).unwrap();
+        match n % 4 {
+            0 => drop(kiln.cancel(&jobs).unwrap()),
+            1 => drop(kiln.delete(jobs[2].id).unwrap()),
+            2 => drop(kiln.update(&jobs, |job: &Job| Changes::new().priority(job.id % 10)).unwrap()),
+            _ => drop(kiln.retry(Filter::new().state(State::Discarded)).unwrap()),
+        }
+    }
+}
+
 #[test]
 fn the_file_is_whole_during_and_after_a_busy_story() {
     let folder = Folder::new();
@@ -722,24 +736,7 @@ fn the_file_is_whole_during_and_after_a_busy_story() {
             }
             checks
         });
-        let writers: Vec<_> = kilns
-            .iter()
-            .map(|kiln| {
-                scope.spawn(move || {
-                    for n in 0..150 {
-                        let args = json!({ "text": "y".repeat(n * 10) });
-                        let new = || NewJob::new("w").queue(["a", "b"][n % 2]).max_attempts(1).args(&args);
-                        let jobs = kiln.enqueue_many([new(), new().schedule_in(ms(10)), new()]).unwrap();
-                        match n % 4 {
-                            0 => drop(kiln.cancel(&jobs).unwrap()),
-                            1 => drop(kiln.delete(jobs[2].id).unwrap()),
-                            2 => drop(kiln.update(&jobs, |job: &Job| Changes::new().priority(job.id % 10)).unwrap()),
-                            _ => drop(kiln.retry(Filter::new().state(State::Discarded)).unwrap()),
-                        }
-                    }
-                })
-            })
-            .collect();
+        let writers: Vec<_> = kilns.iter().map(|kiln| scope.spawn(move || enqueue_and_operate(kiln))).collect();
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         let open = [State::Available, State::Scheduled, State::Executing, State::Retryable];
         until("all is done", || kilns[0].count(Filter::new().states(open)).unwrap().total() == 0);

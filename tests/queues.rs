@@ -650,6 +650,26 @@ fn a_queue_started_for_all_finds_what_becomes_due() {
     drop(runtime);
 }
 
+/// Switches something, drawn at random.
+fn switch(random: &mut fastrand::Rng, kiln: &Kiln, runtime: &Runtime) {
+    let queue = Queues::from(*random.choice(["a", "b"].iter()).unwrap());
+    let queue = if random.u8(..4) == 0 { Queues::All } else { queue };
+    // That a queue was stopped by another hand is no fault of this one.
+    let _ = match random.u8(..11) {
+        0 => kiln.pause(queue),
+        1 => kiln.resume(queue),
+        2 => kiln.scale(queue, random.usize(1..5)),
+        3 => runtime.pause(queue),
+        4 => runtime.resume(queue),
+        5 => runtime.scale(queue, random.usize(1..5)),
+        6 => runtime.stop_queue("a"),
+        7 => kiln.stop_queue(queue),
+        8 => kiln.start_queue(queue, None),
+        9 => kiln.start_queue("a", random.usize(1..5)),
+        _ => runtime.start_queue("a", random.usize(1..5)),
+    };
+}
+
 /// Whatever the hands on the queues do meanwhile, every job is executed once, and at its first attempt.
 #[test]
 fn no_job_is_lost_or_executed_twice_while_everything_is_switched_at_random() {
@@ -672,22 +692,7 @@ fn no_job_is_lost_or_executed_twice_while_everything_is_switched_at_random() {
             scope.spawn(move || {
                 let mut random = fastrand::Rng::with_seed(seed + hand);
                 while !over.load(Ordering::Acquire) {
-                    let queue = Queues::from(*random.choice(["a", "b"].iter()).unwrap());
-                    let queue = if random.u8(..4) == 0 { Queues::All } else { queue };
-                    // That a queue was stopped by another hand is no fault of this one.
-                    let _ = match random.u8(..11) {
-                        0 => kiln.pause(queue),
-                        1 => kiln.resume(queue),
-                        2 => kiln.scale(queue, random.usize(1..5)),
-                        3 => runtime.pause(queue),
-                        4 => runtime.resume(queue),
-                        5 => runtime.scale(queue, random.usize(1..5)),
-                        6 => runtime.stop_queue("a"),
-                        7 => kiln.stop_queue(queue),
-                        8 => kiln.start_queue(queue, None),
-                        9 => kiln.start_queue("a", random.usize(1..5)),
-                        _ => runtime.start_queue("a", random.usize(1..5)),
-                    };
+                    switch(&mut random, kiln, runtime);
                 }
             });
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Folder, get, reaches};
-use kiln::{Changes, Event, Failure, Field, Filter, Kiln, NewCron, NewJob, Outcome, Running, State, Unique};
+use kiln::{Changes, Event, Failure, Field, Filter, Kiln, NewCron, NewJob, Outcome, Running, Runtime, State, Unique};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -53,15 +53,9 @@ impl Told {
     }
 }
 
-#[test]
-fn a_secret_of_a_job_never_shows_in_what_is_shown_of_it() {
-    let folder = Folder::new();
-    let told = Told::default();
-    let kiln = told.open(&folder);
-    let seen = Told::default();
-    let saw = seen.clone();
-    let runtime = kiln
-        .runtime()
+/// A worker that says its secrets in every way there is, and a hook that notes what it sees of each job.
+fn runtime(kiln: &Kiln, saw: Told) -> Runtime {
+    kiln.runtime()
         .around(move |job, run| {
             *saw.0.lock() += &format!("{job} {job:?}");
             run()
@@ -78,7 +72,16 @@ fn a_secret_of_a_job_never_shows_in_what_is_shown_of_it() {
         })
         .worker_fn("typed", |_: &Running<Typed>| ())
         .start()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn a_secret_of_a_job_never_shows_in_what_is_shown_of_it() {
+    let folder = Folder::new();
+    let told = Told::default();
+    let kiln = told.open(&folder);
+    let seen = Told::default();
+    let runtime = runtime(&kiln, seen.clone());
 
     let new = job().max_attempts(3);
     hides("a new job", &format!("{new:?}").replace(SECRETS[3], "known to the handle only"));

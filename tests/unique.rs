@@ -236,7 +236,7 @@ fn a_bulk_insert_with_a_uniqueness_that_cannot_be_stores_nothing() {
         (error.field(), error.to_string().as_str()),
         (
             Some("unique"),
-            "unique states [completed] has none that a new job starts in, so that no double would ever be found"
+            "unique states [completed] has none that a new job starts in, so that no duplicate would ever be found"
         )
     );
     assert_eq!(kiln.count(Filter::new()).unwrap().total(), 0);

@@ -296,6 +296,8 @@ fn enqueuing_adds_one_row_and_changes_no_other() {
             ("progress", Sql::Null),
             ("checkpoint", Sql::Null),
             ("crashes", 0.into()),
+            ("resumes", 0.into()),
+            ("checkpoint_of", Sql::Null),
         ];
         let expected: Row = columns.map(|(name, value)| (name.to_owned(), value)).into();
         assert_eq!(after.remove(&id), Some(expected));

@@ -1,10 +1,10 @@
-//! An event as a line.
+//! An event as one line of a log.
 
 use std::fmt;
 
-use super::{Event, Subject, first_line};
+use super::event::{Event, Subject, first_line};
 
-/// A line for a log: the name, then what there is to say, as `key=value`.
+/// One line for a log: the name of the event, then its fields as `key=value`.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
@@ -14,41 +14,29 @@ impl fmt::Display for Event {
                 write!(f, " attempt={attempt}")?;
             }
         }
+        let error = |error: &Option<String>| maybe("error", error.as_deref().map(first_line));
         match self {
             Event::Claimed { queue_time, .. } => write!(f, " queue_time={queue_time:?}"),
-            Event::Executed { queue_time, run_time, error, .. } => {
-                write!(f, " queue_time={queue_time:?} run_time={run_time:?}")?;
-                write_error(f, error)
+            Event::Executed { queue_time, run_time, error: cause, .. } => {
+                write!(f, " queue_time={queue_time:?} run_time={run_time:?}{}", error(cause))
             }
             Event::Progressed { progress, .. } => write!(f, " progress={}/{}", progress.done, progress.total),
-            Event::Acked { state, queue_time, run_time, error, .. } => {
-                match state {
-                    Some(state) => write!(f, " state={state}")?,
-                    None => f.write_str(" stale")?,
-                }
-                write!(f, " queue_time={queue_time:?}")?;
-                if let Some(run_time) = run_time {
-                    write!(f, " run_time={run_time:?}")?;
-                }
-                write_error(f, error)
+            Event::Acked { state, queue_time, run_time, error: cause, .. } => {
+                let state = state.map_or(" stale".to_owned(), |state| format!(" state={state}"));
+                let run_time = maybe("run_time", *run_time);
+                write!(f, "{state} queue_time={queue_time:?}{run_time}{}", error(cause))
             }
-            Event::Rescued { state, error, .. } => {
-                write!(f, " state={state}")?;
-                write_error(f, error)
-            }
+            Event::Rescued { state, error: cause, .. } => write!(f, " state={state}{}", error(cause)),
             Event::Pruned { state, .. } | Event::Cancelled { state, .. } => write!(f, " state={state}"),
             Event::Paused { queues, for_all }
             | Event::Resumed { queues, for_all }
-            | Event::QueueStopped { queues, for_all } => {
-                write!(f, " queue={queues} for_all={for_all}")
-            }
+            | Event::QueueStopped { queues, for_all } => write!(f, " queue={queues} for_all={for_all}"),
             Event::Scaled { queues, limit, for_all } | Event::QueueStarted { queues, limit, for_all } => {
                 let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
                 write!(f, " queue={queues} limit={limit} for_all={for_all}")
             }
             Event::Migrated { from, to, backup } => {
-                write!(f, " from={from} to={to}")?;
-                backup.as_ref().map_or(Ok(()), |backup| write!(f, " backup={backup:?}"))
+                write!(f, " from={from} to={to}{}", maybe("backup", backup.as_ref()))
             }
             Event::Warned { warning } => write!(f, " warning={warning:?}"),
             Event::CronAdded { name }
@@ -61,6 +49,7 @@ impl fmt::Display for Event {
             | Event::Conflicted { .. }
             | Event::Expired { .. }
             | Event::Staged { .. }
+            | Event::Suspected { .. }
             | Event::Retried { .. }
             | Event::Deleted { .. }
             | Event::Updated { .. }
@@ -69,9 +58,7 @@ impl fmt::Display for Event {
     }
 }
 
-fn write_error(f: &mut fmt::Formatter<'_>, error: &Option<String>) -> fmt::Result {
-    match error {
-        Some(error) => write!(f, " error={:?}", first_line(error)),
-        None => Ok(()),
-    }
+/// The name and the value, if there is one.
+fn maybe(name: &str, value: Option<impl fmt::Debug>) -> String {
+    value.map_or(String::new(), |value| format!(" {name}={value:?}"))
 }

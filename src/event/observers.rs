@@ -1,13 +1,14 @@
-//! Those who want to be told.
+//! The functions that an application gave to be called with each event.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use super::Event;
-use crate::{Job, observing};
+use super::event::Event;
+use super::telemetry;
+use crate::job::Job;
 
-/// Passed in, in order; there are no others.
+/// The observers of a handle, in the order in which they were given.
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Vec<Arc<Observer>>);
 
@@ -18,24 +19,25 @@ impl Observers {
         self.0.push(Arc::new(observer));
     }
 
-    /// Whether anybody listens: an event nobody wants is not even made.
+    /// Whether anybody wants events. If nobody does, no event is made.
     pub fn any(&self) -> bool {
-        observing::ANY || !self.0.is_empty()
+        telemetry::ENABLED || !self.0.is_empty()
     }
 
+    /// Makes the event and passes it to everybody who wants it.
     pub fn tell(&self, event: impl FnOnce() -> Event) {
         if !self.any() {
             return;
         }
         let event = event();
-        observing::tell(&event);
+        telemetry::record(&event);
         for observer in &self.0 {
-            // An observer that panics harms itself alone.
+            // A panic of an observer must not reach the job or the runtime.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
         }
     }
 
-    /// Tells what came of the enqueue of each of these.
+    /// Makes the event of each job that an enqueue stored or found.
     pub fn enqueued<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>) {
         if self.any() {
             jobs.into_iter().for_each(|job| {

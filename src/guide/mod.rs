@@ -7,7 +7,7 @@
 //! | [enqueueing] | putting jobs on the file, also from other languages |
 //! | [scheduling] | jobs that are due later or recur: cron, summer time, missed slots |
 //! | [unique] | one job where many would be asked for |
-//! | [queues] | lanes, limits, pause and resume |
+//! | [queues] | how many jobs run at once, limits, pause and resume |
 //! | [running] | progress, checkpoints, steps, cancelling, timeouts, stopping |
 //! | [reliability] | what happens when, each line with its test |
 //! | [injected] | which faults the tests inject, how often, and what came out |

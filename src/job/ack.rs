@@ -3,14 +3,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::crash::{Crash, noted};
-use super::new::later;
-use super::{JobError, Json, Outcome, State};
+use super::errors::JobError;
+use super::json::Json;
+use super::outcome::Outcome;
+use super::state::State;
 
-/// What identifies one attempt of one job: every write on its behalf carries it, and changes nothing once the job
+/// Identifies one attempt of one job. Every write for the attempt carries its fence, and changes nothing once the job
 /// has moved on.
 ///
-/// Hand it to whatever the job writes to elsewhere, to tell a late write of a lost attempt from one that counts.
+/// Pass the fence on to other systems that the job writes to: they can then refuse the late write of a lost attempt.
 ///
 /// ```
 /// use kiln::{Kiln, NewJob, Running};
@@ -31,27 +32,13 @@ use super::{JobError, Json, Outcome, State};
 pub struct Fence {
     /// The job.
     pub id: i64,
-    /// The attempt's number.
+    /// The number of the attempt.
     pub attempt: i64,
-    /// When it was claimed, in microseconds since 1970. No two claims of a job have the same.
+    /// When the job was claimed, in microseconds since 1970. No two claims of a job have the same.
     pub attempted_at: i64,
 }
 
-/// What a running job writes about itself, as JSON.
-#[derive(Clone, Debug)]
-pub(crate) enum Note {
-    Progress(String),
-    Checkpoint(String),
-}
-
-/// What a job wrote about itself.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Notes {
-    pub progress: Option<String>,
-    pub checkpoint: Option<String>,
-}
-
-/// A claimed job's attempt: the only thing an [`Ack`] can be made from, and used up by it.
+/// The attempt of a claimed job. An [`Ack`] can only be made from an attempt, and consumes it.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub fence: Fence,
@@ -64,7 +51,7 @@ pub(crate) enum End {
     Outcome(Outcome),
     /// The error, and the delay before the next attempt.
     Failed(String, Duration),
-    /// Told to leave by a shutdown, and gone without a result.
+    /// The runtime is shutting down, and the job returned without a result.
     Interrupted,
 }
 
@@ -78,7 +65,7 @@ pub(crate) struct Ack {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
     Complete,
-    /// Completed already, by its own fenced write.
+    /// The job completed itself, in a transaction of its own.
     Committed,
     Record {
         encoded: String,
@@ -98,21 +85,36 @@ pub(crate) enum Verdict {
         error: String,
     },
     Release,
-    /// Somebody else found it, and its owner gone.
+    /// A runtime found the attempt abandoned.
     Abandon {
         error: String,
     },
-    /// Its process died while it was executing.
+    /// The process of the attempt died.
     Crash {
         error: String,
         crash: Crash,
     },
 }
 
+/// What the end of its process means for an attempt that had begun, or may have begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The job made progress that is stored: the attempt is given back, and no crash counts any more.
+    Resume,
+    /// Nobody knows whether the last attempt had begun: it is given back.
+    GiveBack,
+    /// The attempt counts, but no crash.
+    Uncounted,
+    /// The attempt counts, and a crash.
+    Counted,
+    /// The attempt counts, and a crash, and the job had too many crashes: it is discarded.
+    Condemned,
+}
+
 impl Attempt {
-    /// The rule: what an attempt's end means for its job.
+    /// The rule: what the end of an attempt means for its job.
     pub fn ack(self, end: End, now: Timestamp) -> Ack {
-        let due = |delay| later(now, delay).unwrap_or(Timestamp::MAX);
+        let due = |delay: Duration| now.checked_add(delay).unwrap_or(Timestamp::MAX);
         let verdict = match end {
             End::Outcome(Outcome::Complete) => Verdict::Complete,
             End::Outcome(Outcome::Committed) => Verdict::Committed,
@@ -127,7 +129,7 @@ impl Attempt {
     }
 }
 
-/// The part of a row that an ack changes, as it stands before.
+/// The columns that an ack changes, before the ack.
 pub(crate) struct Standing {
     pub attempt: i64,
     pub max_attempts: i64,
@@ -135,9 +137,10 @@ pub(crate) struct Standing {
     pub errors: String,
     pub cancel_requested: bool,
     pub crashes: i64,
+    pub resumes: i64,
 }
 
-/// The same part, as it stands after; `None` leaves a column as it is.
+/// The same columns after the ack. `None` leaves a column as it is.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Settled {
     pub state: State,
@@ -146,10 +149,32 @@ pub(crate) struct Settled {
     pub meta: Option<Json>,
     pub errors: Option<String>,
     pub crashes: Option<i64>,
+    pub resumes: Option<i64>,
+}
+
+impl Settled {
+    fn discard(&mut self) {
+        self.state = State::Discarded;
+    }
+
+    /// The job waits until then.
+    fn wait(&mut self, state: State, until: Timestamp) {
+        (self.state, self.scheduled_at) = (state, Some(until));
+    }
+
+    /// The job is available again after its process died.
+    fn rescue(&mut self, meta: &Json) {
+        self.state = State::Available;
+        self.meta = Some(count(meta, "rescued").into());
+    }
+
+    fn give_back(&mut self) {
+        self.attempt = (self.attempt - 1).max(0);
+    }
 }
 
 impl Ack {
-    /// Whether the two complete neighbours of one claim in the same way, as one statement can do.
+    /// Whether one statement can write both acks: both jobs complete, and were claimed together with consecutive ids.
     pub fn is_followed_by(&self, next: &Ack) -> bool {
         let (fence, other) = (self.fence, next.fence);
         let verdicts = (&self.verdict, &next.verdict);
@@ -158,7 +183,7 @@ impl Ack {
                 == (Some(other.id), other.attempt, other.attempted_at)
     }
 
-    /// The meta of a job that had none, with what it recorded, which has nothing in it that JSON would escape.
+    /// The meta of a job that had none, with the recorded value. Base64 has nothing that JSON would escape.
     pub fn records_alone(&self) -> Option<String> {
         match &self.verdict {
             Verdict::Record { encoded } => Some(["{\"recorded\":true,\"return\":\"", encoded, "\"}"].concat()),
@@ -168,79 +193,71 @@ impl Ack {
 
     /// Applies the verdict. A job that somebody asked to cancel never runs again, however its attempt ended.
     pub fn settle(&self, row: &Standing, now: Timestamp) -> Settled {
-        let living = |state| if row.cancel_requested { State::Cancelled } else { state };
+        let (crashes, resumes) = self.counts(row);
         let mut settled = Settled {
             state: State::Completed,
             attempt: row.attempt,
             scheduled_at: None,
             meta: None,
-            errors: self.error().map(|error| {
-                noted(JobError::add_to(&row.errors, now, self.fence.attempt, error.to_owned()), &self.verdict)
-            }),
-            crashes: self.crashes(row),
+            errors: self.error().map(|error| JobError::add_to(&row.errors, now, self.fence.attempt, error.to_owned())),
+            crashes: (crashes != row.crashes).then_some(crashes),
+            resumes: (resumes != row.resumes).then_some(resumes),
         };
         match &self.verdict {
             Verdict::Complete => {}
-            // It was not, or the row would not be executing.
-            Verdict::Committed if row.attempt >= row.max_attempts => settled.state = living(State::Discarded),
-            Verdict::Committed => {
-                settled.state = living(State::Retryable);
-                settled.scheduled_at = (settled.state == State::Retryable).then_some(now);
-            }
-            Verdict::Record { encoded } => {
-                settled.meta = Some(with_record(&row.meta, encoded));
-            }
+            // The transaction was not committed: the row would not be executing.
+            Verdict::Committed if row.attempt >= row.max_attempts => settled.discard(),
+            Verdict::Committed => settled.wait(State::Retryable, now),
+            Verdict::Record { encoded } => settled.meta = Some(with_record(&row.meta, encoded)),
             Verdict::Snooze { at, meta: set } => {
                 let mut meta = count(&row.meta, "snoozed");
                 meta.extend(set.clone());
-                settled.state = living(State::Scheduled);
-                settled.attempt = (row.attempt - 1).max(0);
-                settled.scheduled_at = (settled.state == State::Scheduled).then_some(*at);
                 settled.meta = Some(meta.into());
+                settled.give_back();
+                settled.wait(State::Scheduled, *at);
             }
             Verdict::Cancel { .. } => settled.state = State::Cancelled,
-            Verdict::Retry { at, .. } => {
-                settled.state = living(State::Retryable);
-                settled.scheduled_at = (settled.state == State::Retryable).then_some(*at);
-            }
-            Verdict::Discard { .. } => settled.state = living(State::Discarded),
+            Verdict::Retry { at, .. } => settled.wait(State::Retryable, *at),
+            Verdict::Discard { .. } | Verdict::Crash { crash: Crash::Condemned, .. } => settled.discard(),
             Verdict::Release => {
-                settled.state = living(State::Available);
-                settled.attempt = (row.attempt - 1).max(0);
+                settled.state = State::Available;
+                settled.give_back();
             }
-            Verdict::Crash { crash: Crash::Last, .. } => settled.state = living(State::Discarded),
-            Verdict::Crash { crash: Crash::Together, .. } => {
-                settled.state = living(State::Available);
-                settled.attempt = (row.attempt - 1).max(0);
-                settled.meta = Some(count(&row.meta, "rescued").into());
+            Verdict::Crash { crash: Crash::Resume | Crash::GiveBack, .. } => {
+                settled.rescue(&row.meta);
+                settled.give_back();
             }
-            Verdict::Abandon { .. } | Verdict::Crash { .. } if row.attempt >= row.max_attempts => {
-                settled.state = living(State::Discarded);
-            }
-            Verdict::Abandon { .. } | Verdict::Crash { .. } => {
-                settled.state = living(State::Available);
-                settled.meta = Some(count(&row.meta, "rescued").into());
-            }
+            Verdict::Abandon { .. } | Verdict::Crash { .. } if row.attempt >= row.max_attempts => settled.discard(),
+            Verdict::Abandon { .. } | Verdict::Crash { .. } => settled.rescue(&row.meta),
+        }
+        if row.cancel_requested && settled.state != State::Completed {
+            (settled.state, settled.scheduled_at) = (State::Cancelled, None);
         }
         settled
     }
 
-    /// A job that ended by itself has shown that it can.
-    fn crashes(&self, row: &Standing) -> Option<i64> {
+    /// The job's `crashes` and `resumes` afterwards. Any ordinary end of an attempt, success or error, resets both to
+    /// 0.
+    fn counts(&self, row: &Standing) -> (i64, i64) {
         match &self.verdict {
-            Verdict::Crash { .. } => Some(row.crashes.saturating_add(1)),
-            Verdict::Release | Verdict::Abandon { .. } => None,
-            _ => (row.crashes != 0).then_some(0),
+            Verdict::Crash { crash, .. } => match crash {
+                Crash::Resume => (0, row.resumes.saturating_add(1)),
+                Crash::GiveBack => (row.crashes, row.resumes.saturating_add(1)),
+                Crash::Uncounted => (row.crashes, row.resumes),
+                Crash::Counted | Crash::Condemned => (row.crashes.saturating_add(1), row.resumes),
+            },
+            Verdict::Release | Verdict::Abandon { .. } => (row.crashes, row.resumes),
+            _ => (0, 0),
         }
     }
 
-    /// What it added to the errors of a job that became this, if anything.
+    /// What the ack added to the job's errors, if the job is in this state now.
     pub fn error_in(&self, state: Option<State>) -> Option<&str> {
-        // Nothing by one that came too late, nor by one that had completed its job already.
+        // An ack that came too late adds nothing, and neither does the ack of a completed job.
         state.filter(|state| *state != State::Completed).and_then(|_| self.error())
     }
 
-    /// What it adds to the job's errors.
+    /// What the ack adds to the job's errors.
     pub fn error(&self) -> Option<&str> {
         match &self.verdict {
             Verdict::Cancel { error }
@@ -282,6 +299,7 @@ mod tests {
             errors: "[]".into(),
             cancel_requested: false,
             crashes: 2,
+            resumes: 4,
         }
     }
 
@@ -298,9 +316,11 @@ mod tests {
             Verdict::Snooze { at, meta: Default::default() },
             Verdict::Release,
             Verdict::Abandon { error: error() },
-            Verdict::Crash { error: error(), crash: Crash::Alone },
-            Verdict::Crash { error: error(), crash: Crash::Together },
-            Verdict::Crash { error: error(), crash: Crash::Last },
+            Verdict::Crash { error: error(), crash: Crash::Resume },
+            Verdict::Crash { error: error(), crash: Crash::GiveBack },
+            Verdict::Crash { error: error(), crash: Crash::Uncounted },
+            Verdict::Crash { error: error(), crash: Crash::Counted },
+            Verdict::Crash { error: error(), crash: Crash::Condemned },
         ] {
             let row = Standing { cancel_requested: true, ..standing() };
             assert_eq!(ack(verdict).settle(&row, at).state, State::Cancelled);
@@ -308,40 +328,46 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_ends_by_itself_has_no_crashes_any_more() {
+    fn an_ordinary_end_resets_crashes_and_resumes() {
         let at = Timestamp::UNIX_EPOCH;
         let error = || String::from("e");
-        let crashes = |verdict, crashes| ack(verdict).settle(&Standing { crashes, ..standing() }, at).crashes;
+        let counts = |verdict: Verdict, crashes, resumes| {
+            let settled = ack(verdict).settle(&Standing { crashes, resumes, ..standing() }, at);
+            (settled.crashes, settled.resumes)
+        };
         for verdict in [
+            Verdict::Complete,
+            Verdict::Committed,
             Verdict::Record { encoded: String::new() },
             Verdict::Snooze { at, meta: Default::default() },
             Verdict::Cancel { error: error() },
             Verdict::Retry { at, error: error() },
             Verdict::Discard { error: error() },
         ] {
-            assert_eq!((crashes(verdict.clone(), 2), crashes(verdict, 0)), (Some(0), None));
+            assert_eq!(counts(verdict.clone(), 2, 4), (Some(0), Some(0)), "{verdict:?}");
+            assert_eq!(counts(verdict, 0, 0), (None, None), "the columns stay as they are");
         }
         for verdict in [Verdict::Release, Verdict::Abandon { error: error() }] {
-            assert_eq!(crashes(verdict, 2), None, "nothing is known of it");
+            assert_eq!(counts(verdict, 2, 4), (None, None), "nothing is known about the job");
         }
     }
 
     #[test]
-    fn a_crash_counts_and_its_attempt_where_that_is_known_to_be_its_own() {
-        let at = Timestamp::UNIX_EPOCH;
+    fn a_crash_changes_the_counts_and_the_attempt_as_it_says() {
         let settled = |crash, attempt| {
             let crashed = ack(Verdict::Crash { error: "e".into(), crash });
-            let settled = crashed.settle(&Standing { attempt, ..standing() }, at);
-            assert_eq!(settled.crashes, Some(3));
-            let errors = settled.errors.unwrap();
-            assert_eq!(crate::job::alone_at(&errors, 1), i64::from(crash != Crash::Together), "{errors}");
-            let rescued = settled.meta.map(|meta| meta.get("rescued").and_then(|count| count.as_i64()));
-            (settled.state, settled.attempt, rescued.flatten())
+            let settled = crashed.settle(&Standing { attempt, ..standing() }, Timestamp::UNIX_EPOCH);
+            assert_eq!(settled.meta.is_some(), settled.state == State::Available, "a rescue is counted in the meta");
+            (settled.state, settled.attempt, settled.crashes, settled.resumes)
         };
-        assert_eq!(settled(Crash::Alone, 2), (State::Available, 2, Some(1)));
-        assert_eq!(settled(Crash::Alone, 5), (State::Discarded, 5, None), "it was the last");
-        assert_eq!(settled(Crash::Together, 2), (State::Available, 1, Some(1)));
-        assert_eq!(settled(Crash::Together, 5), (State::Available, 4, Some(1)));
-        assert_eq!(settled(Crash::Last, 2), (State::Discarded, 2, None));
+        use State::{Available, Discarded};
+        assert_eq!(settled(Crash::Resume, 2), (Available, 1, Some(0), Some(5)));
+        assert_eq!(settled(Crash::Resume, 5), (Available, 4, Some(0), Some(5)));
+        assert_eq!(settled(Crash::GiveBack, 5), (Available, 4, None, Some(5)));
+        assert_eq!(settled(Crash::Uncounted, 2), (Available, 2, None, None));
+        assert_eq!(settled(Crash::Uncounted, 5), (Discarded, 5, None, None));
+        assert_eq!(settled(Crash::Counted, 2), (Available, 2, Some(3), None));
+        assert_eq!(settled(Crash::Counted, 5), (Discarded, 5, Some(3), None));
+        assert_eq!(settled(Crash::Condemned, 2), (Discarded, 2, Some(3), None));
     }
 }

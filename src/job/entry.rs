@@ -5,19 +5,22 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Cron, Json, NewJob, Ready, Schedule, Unique};
+use super::cron::{Cron, Schedule};
+use super::json::Json;
+use super::new::{NewJob, Ready};
+use super::unique::Unique;
 use crate::{Error, Result};
 
-/// A slot that nobody fired for so long was missed: the next minute has begun.
+/// A slot that was not fired for so long is missed.
 const ON_TIME: SignedDuration = SignedDuration::from_mins(1);
 
 const NANOSECOND: SignedDuration = SignedDuration::from_nanos(1);
 
-/// What becomes of slots that nobody fired in time: the program did not run, the computer slept, the clock was set
+/// What happens to slots that were not fired in time: the program did not run, the computer slept, or the clock was set
 /// forward.
 ///
-/// A slot counts as missed when a minute has passed since; up to then it is fired as any other, only later. Where
-/// several are due at once, only [`RunAll`](Self::RunAll) runs more than the last:
+/// A slot is missed when it was due more than a minute ago. Until then it is fired like any other slot, only later. If
+/// several slots are due at once, only [`RunAll`](Self::RunAll) runs more than the last:
 /// [the guide](crate::guide::scheduling#missed-slots) has an example.
 ///
 /// ```
@@ -31,14 +34,14 @@ const NANOSECOND: SignedDuration = SignedDuration::from_nanos(1);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Missed {
-    /// They are passed over.
+    /// Missed slots make no job.
     Skip,
-    /// One job runs for all that are due, in the name of the last.
+    /// One job runs for all slots that are due. It is the job of the last slot.
     #[default]
     RunOnce,
-    /// Each has its job, oldest first: the last `max` (1 to 1000) of those not older than `within`.
+    /// Each slot has its job, oldest first: the last `max` (1 to 1000) slots that are not older than `within`.
     RunAll {
-        /// How many at the most.
+        /// How many slots at most.
         max: u32,
         /// How old a slot may be.
         within: Duration,
@@ -56,16 +59,17 @@ pub enum Missed {
 /// # Ok::<(), kiln::Error>(())
 /// ```
 ///
-/// An entry is its name: adding one of the same name again gives it a new definition. Each slot is fired at most once,
-/// whatever the clock does and however many processes run. [The guide](crate::guide::scheduling#cron) tells the rules.
+/// The name identifies an entry: adding an entry of the same name again replaces its definition. Each slot is fired at
+/// most once, whatever the clock does and however many processes run. [The guide](crate::guide::scheduling#cron) has
+/// the rules.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CronEntry {
-    /// What tells it from others on the file.
+    /// The name of the entry, unique on the file.
     pub name: String,
-    /// When, as it was written; `@every 90s` for [`NewCron::every`](crate::NewCron::every).
+    /// The expression, as it was written; `@every 90s` for [`NewCron::every`](crate::NewCron::every).
     pub expression: String,
-    /// By whose clock: the IANA name of a time zone.
+    /// The IANA name of the time zone.
     pub zone: String,
     /// The worker of its jobs.
     pub worker: String,
@@ -73,43 +77,41 @@ pub struct CronEntry {
     pub queue: String,
     /// The arguments of its jobs.
     pub args: Json,
-    /// The meta of its jobs, to which each adds its slot.
+    /// The meta of its jobs. Each job adds its slot.
     pub meta: Json,
     /// The tags of its jobs.
     pub tags: Vec<String>,
-    /// The attempts its jobs have at the most.
+    /// How often each of its jobs is attempted at most.
     pub max_attempts: i64,
     /// The priority of its jobs.
     pub priority: i64,
-    /// How long after its slot was fired a job of it expires, if it does.
+    /// How long after its slot was fired a job expires; `None` if it does not.
     pub expires_in: Option<Duration>,
-    /// What becomes of missed slots.
+    /// What happens to missed slots.
     pub missed: Missed,
-    /// Whether its slots pass without a job.
+    /// Whether the entry is paused: its slots make no jobs.
     pub paused: bool,
-    /// The last slot that is settled: its job was made, or it was missed and passed over.
+    /// The last slot that is settled: its job was made, or the slot was missed and makes none.
     pub last_slot: Option<Timestamp>,
     /// When the entry was first added.
     pub inserted_at: Timestamp,
-    /// Counts up with each change: what a slot is fired against.
+    /// A number that grows with each change. A slot is fired only if the entry still has the revision that was read.
     pub(crate) revision: i64,
-    /// Slots up to here are of the past.
+    /// Slots up to this time are not fired any more.
     pub(crate) since: Timestamp,
-    /// How its jobs are unique, as it is stored.
+    /// How its jobs are unique, in the stored form.
     pub(crate) uniqueness: Option<String>,
 }
 
-/// The file keeps microseconds.
+/// The duration as the file stores it.
 pub(super) fn in_whole_micros(duration: Duration) -> Duration {
     let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     Duration::from_micros(micros.unsigned_abs())
 }
 
 pub(super) fn find(zone: &str) -> Result<TimeZone> {
-    TimeZone::get(zone).map_err(|error| {
-        let message = format!("zone must be the IANA name of a time zone known here, got {zone:?}");
-        Error::invalid("zone", message).because(error)
-    })
+    let must = "be the IANA name of a time zone known here";
+    TimeZone::get(zone).map_err(|error| Error::must("zone", must, zone).because(error))
 }
 
 impl Missed {
@@ -120,7 +122,7 @@ impl Missed {
         }
     }
 
-    /// Those of the slots after `after` to run at `now`, oldest first, when `last` is the last that is due.
+    /// The slots after `after` that have a job at `now`, oldest first; `last` is the last slot that is due.
     fn slots(self, schedule: &Schedule, after: Timestamp, last: Timestamp, now: Timestamp) -> Vec<Timestamp> {
         let age = |slot: Timestamp| now.duration_since(slot);
         match self {
@@ -139,19 +141,19 @@ impl Missed {
     }
 }
 
-/// What is due of an entry.
+/// The slots of an entry that are due.
 #[derive(Debug)]
 pub(crate) struct DueSlots {
-    /// Those to have a job, oldest first: none where all were missed and are passed over.
+    /// The slots that have a job, oldest first. None if all slots were missed and make no job.
     pub fired: Vec<Timestamp>,
-    /// The last that is settled thereby.
+    /// The last slot that is settled by this.
     pub last: Timestamp,
 }
 
-/// A slot to be settled, and the jobs to be stored with it.
+/// A slot that is to be settled, and the jobs to store with it.
 #[derive(Clone, Debug)]
-pub(crate) struct Shot {
-    /// The entry as it was read: the shot is void when it is not that any more.
+pub(crate) struct Firing {
+    /// The entry as it was read. If it was changed since, nothing is fired.
     pub name: String,
     pub revision: i64,
     pub slot: Timestamp,
@@ -159,7 +161,7 @@ pub(crate) struct Shot {
 }
 
 impl CronEntry {
-    /// Its schedule, to ask for the slots to come.
+    /// The schedule of the entry, which gives the slots to come.
     ///
     /// ```
     /// use kiln::{Kiln, NewCron, NewJob};
@@ -173,13 +175,13 @@ impl CronEntry {
     ///
     /// # Errors
     ///
-    /// [`is_invalid`](Error::is_invalid) when this machine does not know the zone, or when something else wrote an
-    /// expression that is none.
+    /// [`is_invalid`](Error::is_invalid) if this machine does not know the zone, or if something else wrote a wrong
+    /// expression.
     pub fn schedule(&self) -> Result<Schedule> {
         Ok(Schedule::new(Cron::read(&self.expression)?, find(&self.zone)?))
     }
 
-    /// How its jobs are unique, if they are.
+    /// How the jobs of the entry are unique; `None` if they are not.
     ///
     /// ```
     /// use kiln::{Kiln, NewCron, NewJob, Unique};
@@ -193,13 +195,13 @@ impl CronEntry {
     ///
     /// # Errors
     ///
-    /// [`is_invalid`](Error::is_invalid) when something else wrote what cannot be: such an entry is left alone.
+    /// [`is_invalid`](Error::is_invalid) if something else wrote a wrong value. No slot of that entry is fired.
     pub fn unique(&self) -> Result<Option<Unique>> {
         self.uniqueness.as_deref().map(Unique::read).transpose()
     }
 
-    /// The first slot that is not settled; it may have been missed. `None` while it is paused, when there is none to
-    /// come, and for `@reboot`.
+    /// The first slot that is not settled. The slot may have been missed. `None` while the entry is paused, if no slot
+    /// is to come, and for `@reboot`.
     ///
     /// ```
     /// use kiln::{Kiln, NewCron, NewJob};
@@ -216,17 +218,17 @@ impl CronEntry {
         if self.paused { None } else { self.schedule().ok()?.next_after(self.settled()) }
     }
 
-    /// Whether it is due when a runtime starts.
+    /// Whether the entry is due when a runtime starts.
     pub(crate) fn is_reboot(&self) -> bool {
         Cron::read(&self.expression).is_ok_and(|cron| cron.is_reboot())
     }
 
-    /// Slots up to this are never looked at again.
+    /// Slots up to this time are settled.
     fn settled(&self) -> Timestamp {
         self.last_slot.map_or(self.since, |last| last.max(self.since))
     }
 
-    /// What is due at `now`, if anything, and the first slot after it.
+    /// The slots that are due at `now`, if any, and the first slot after them.
     pub(crate) fn due(&self, now: Timestamp) -> (Option<DueSlots>, Option<Timestamp>) {
         let (Ok(schedule), Ok(_)) = (self.schedule(), self.unique()) else { return (None, None) };
         if self.paused {
@@ -238,7 +240,7 @@ impl CronEntry {
         (Some(DueSlots { fired, last }), schedule.next_after(last))
     }
 
-    /// What is due as a program starts: a slot of its own, also where the clock was set back.
+    /// The slot that is due when a runtime starts. It is a new slot even if the clock was set back.
     pub(crate) fn reboot(&self, now: Timestamp) -> DueSlots {
         let after_the_last = self.last_slot.and_then(|last| last.checked_add(1000 * NANOSECOND).ok());
         let last = after_the_last.map_or(now, |slot| slot.max(now));
@@ -290,7 +292,7 @@ impl CronEntry {
     }
 }
 
-/// A slot as the reference writes it: Python's `isoformat`.
+/// A slot as oban-py writes it: Python's `isoformat`.
 fn iso(slot: Timestamp) -> String {
     let form = if slot.subsec_nanosecond() == 0 { "%Y-%m-%dT%H:%M:%S+00:00" } else { "%Y-%m-%dT%H:%M:%S.%6f+00:00" };
     slot.strftime(form).to_string()

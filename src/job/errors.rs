@@ -1,4 +1,4 @@
-//! What went wrong at each attempt.
+//! The errors of the attempts at a job.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-/// An entry of a job's errors: what went wrong at one attempt.
+/// An entry of a job's errors: the error of one attempt.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,24 +23,24 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct JobError {
-    /// When; the epoch where the entry does not say.
+    /// When the error was stored; the epoch if the entry does not say.
     pub at: Timestamp,
-    /// The attempt's number.
+    /// The number of the attempt.
     pub attempt: i64,
     /// The error with its causes, or the panic with its place and backtrace.
     pub error: String,
 }
 
-/// A job with a thousand attempts must not carry a thousand backtraces: how it began and how it goes now tell most.
+/// A job with a thousand attempts must not carry a thousand backtraces: the first and the last errors tell most.
 pub(super) const FIRST: usize = 3;
 const LAST: usize = 17;
 pub(super) const MOST: usize = FIRST + LAST;
 
-/// More than that somebody else has written, and not for anybody to read.
+/// kiln stores at most [`MOST`] errors. If another program stored more, this many are read.
 const MOST_READ: usize = 1000;
 
 impl JobError {
-    /// Reads the stored array, keeping what can be read: an entry that is not of the usual form is shown as it is.
+    /// Reads the stored array. An entry that does not have the usual form is shown as it is.
     pub(crate) fn read_all(errors: &str) -> Vec<JobError> {
         match serde_json::from_str(errors) {
             Ok(Kept::<MOST_READ>(entries)) => entries.iter().map(JobError::read).collect(),
@@ -48,7 +48,7 @@ impl JobError {
         }
     }
 
-    /// The stored array with one more entry. What others wrote into it stays as it is.
+    /// The stored array with one more entry. Entries that other programs wrote stay as they are.
     pub(crate) fn add_to(errors: &str, at: Timestamp, attempt: i64, error: String) -> String {
         let mut errors = match serde_json::from_str(errors) {
             Ok(Kept::<MOST>(errors)) => errors.into(),
@@ -74,7 +74,7 @@ impl JobError {
     }
 }
 
-/// The first entries of an array and the last, so many together; those between are not held at any time.
+/// The first and the last entries of an array, `MOST` together. The entries between them are never kept in memory.
 struct Kept<const MOST: usize>(VecDeque<Value>);
 
 impl<'de, const MOST: usize> Deserialize<'de> for Kept<MOST> {

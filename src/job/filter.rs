@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::{Job, State};
+use super::row::{Job, normalize_tags};
+use super::state::State;
+use crate::setters::setters;
 
 /// Which jobs: every condition given must hold. An empty filter means all jobs.
 ///
@@ -56,56 +58,34 @@ impl Filter {
         Self::default()
     }
 
-    /// Jobs in this state; given several times, in any of them.
-    pub fn state(mut self, state: State) -> Self {
-        self.states.push(state);
-        self
-    }
+    setters! { filter =>
+        /// Jobs in this state; given several times, in any of them.
+        fn state(state: State) { filter.states.push(state) }
 
-    /// Jobs in any of these states.
-    pub fn states(mut self, states: impl IntoIterator<Item = State>) -> Self {
-        self.states.extend(states);
-        self
-    }
+        /// Jobs in any of these states.
+        fn states(states: impl IntoIterator<Item = State>) { filter.states.extend(states) }
 
-    /// Jobs of this queue.
-    pub fn queue(mut self, queue: impl Into<String>) -> Self {
-        self.queue = Some(queue.into());
-        self
-    }
+        /// Jobs of this queue.
+        fn queue(queue: impl Into<String>) { filter.queue = Some(queue.into()) }
 
-    /// Jobs for the worker of this name.
-    pub fn worker(mut self, worker: impl Into<String>) -> Self {
-        self.worker = Some(worker.into());
-        self
-    }
+        /// Jobs for the worker of this name.
+        fn worker(worker: impl Into<String>) { filter.worker = Some(worker.into()) }
 
-    /// Jobs with this tag; given several times, with all of them.
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.extend(super::normalize_tags([tag.into()]));
-        self
-    }
+        /// Jobs with this tag; given several times, with all of them.
+        fn tag(tag: impl Into<String>) { filter.tags.extend(normalize_tags([tag.into()])) }
 
-    /// The next page: jobs that come after the one with this id. Only [`list`](crate::Kiln::list) looks at it.
-    pub fn after(mut self, id: i64) -> Self {
-        self.from = Some(id);
-        self
-    }
+        /// The next page: jobs that come after the one with this id. Only [`list`](crate::Kiln::list) looks at it.
+        fn after(id: i64) { filter.from = Some(id) }
 
-    /// How many jobs a page holds; 100 unless said otherwise. Only [`list`](crate::Kiln::list) looks at it.
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
-        self
-    }
+        /// How many jobs a page holds; 100 unless said otherwise. Only [`list`](crate::Kiln::list) looks at it.
+        fn limit(limit: u32) { filter.limit = limit }
 
-    /// Jobs in falling order of their ids; otherwise they come in rising order.
-    pub fn newest_first(mut self) -> Self {
-        self.order = Order::NewestFirst;
-        self
+        /// Jobs in falling order of their ids instead of rising order.
+        fn newest_first() { filter.order = Order::NewestFirst }
     }
 }
 
-/// The jobs an operator's verb is meant for: an id, a job, several of either, or a [`Filter`].
+/// The jobs that an operation is meant for: an id, a job, several ids or jobs, or a [`Filter`].
 ///
 /// ```
 /// use kiln::{Filter, Kiln, NewJob, State};
@@ -216,7 +196,7 @@ impl Counts {
         self.0.values().sum()
     }
 
-    /// Queue, state and count, of those that are not 0.
+    /// Queue, state and count, for every count that is not 0.
     pub fn iter(&self) -> impl Iterator<Item = (&str, State, u64)> {
         self.0.iter().map(|((queue, state), count)| (queue.as_str(), *state, *count))
     }

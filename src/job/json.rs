@@ -5,13 +5,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Redaction;
+use super::redact::Redaction;
 use crate::{Error, Result};
 
-/// A JSON text, kept as it is stored and read only when somebody asks.
+/// A JSON text, kept as it is stored and parsed only when it is used.
 ///
-/// That makes a job cheap to carry, lets a worker's arguments be decoded straight into their type, and lets a
-/// damaged row be shown as it is.
+/// So a job is cheap to pass on, a worker's arguments are decoded straight into their type, and a damaged row can be
+/// shown as it is.
 ///
 /// ```
 /// use kiln::Json;
@@ -24,8 +24,8 @@ use crate::{Error, Result};
 /// assert_eq!(args, json!({ "n": 2, "to": "a@b.c" }));
 /// ```
 ///
-/// [`Display`](fmt::Display) gives the text as it is. `Debug` is for logs and leaves out what sounds like a secret, see
-/// [`KilnBuilder::redact`](crate::KilnBuilder::redact).
+/// [`Display`](fmt::Display) gives the text as it is. `Debug` is for logs and leaves out values that sound like
+/// secrets, see [`KilnBuilder::redact`](crate::KilnBuilder::redact).
 #[derive(Clone)]
 pub struct Json {
     text: Cow<'static, str>,
@@ -44,7 +44,7 @@ impl Json {
         Self { text: text.into(), redaction: Redaction::USUAL }
     }
 
-    /// Takes the text out, which is to be [put back](Self::put_back).
+    /// Takes the text out. The caller [puts it back](Self::put_back).
     pub(crate) fn take(&mut self) -> String {
         mem::take(&mut self.text).into_owned()
     }
@@ -53,7 +53,7 @@ impl Json {
         self.text = text.into();
     }
 
-    /// Sets what is left out where it is shown.
+    /// Sets which values are left out when it is shown.
     pub(crate) fn redact(&mut self, redaction: &Redaction) {
         self.redaction = redaction.clone();
     }
@@ -62,19 +62,19 @@ impl Json {
         &self.redaction
     }
 
-    /// The text as it may be shown to anybody.
+    /// The text without the values that are left out.
     pub(crate) fn shown(&self) -> Cow<'_, str> {
         self.redaction.json(&self.text)
     }
 
-    /// Encodes an object for `field`; what encodes to null is the empty object.
+    /// Encodes an object for `field`. A value that encodes to null is the empty object.
     pub(crate) fn object<T: Serialize + ?Sized>(field: &'static str, value: &T) -> Result<Self> {
         let text = serde_json::to_string(value)
             .map_err(|error| Error::invalid(field, format!("{field} cannot be written as JSON")).because(error))?;
         match text.as_bytes() {
             b"null" | b"{}" => Ok(Self::EMPTY),
             [b'{', ..] => Ok(Self::raw(text)),
-            // The value itself may be what nobody is to see.
+            // The error must not show the value, which may be a secret.
             [first, ..] => {
                 let kind = match first {
                     b'"' => "a string",
@@ -97,28 +97,28 @@ impl Json {
     ///
     /// # Errors
     ///
-    /// [`is_malformed`](Error::is_malformed) when the text is no JSON or no `T`; the message says where.
+    /// [`is_malformed`](Error::is_malformed) if the text is not JSON or not a `T`. The message says where.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         match serde_json::from_str(&self.text) {
             Ok(value) => Ok(value),
-            // serde reads `()` and unit structs from null alone, and an object is what is stored for them.
+            // An object is stored for `()` and unit structs, but serde reads them from null only.
             Err(error) if self.is_empty() => serde_json::from_str("null").map_err(|_| error),
             Err(error) => Err(error),
         }
         .map_err(|error| Error::malformed("not the JSON that was expected").because(error))
     }
 
-    /// One value of the object; `None` where it has none, or is no object.
+    /// The value of one key; `None` if there is none, or the text is not an object.
     pub fn get(&self, key: &str) -> Option<Value> {
         if self.is_empty() { None } else { self.map().remove(key) }
     }
 
-    /// The whole as a [`Value`]; `Null` where the text is no JSON.
+    /// The whole as a [`Value`]; `Null` if the text is not JSON.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    /// The object's entries; none where the text is no object.
+    /// The entries of the object; none if the text is not an object.
     pub(crate) fn map(&self) -> Map<String, Value> {
         match self.value() {
             Value::Object(map) => map,

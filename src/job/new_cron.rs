@@ -3,12 +3,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::entry::{find, in_whole_micros};
-use super::new::Template;
-use super::{Cron, CronEntry, Missed, NewJob, Unique};
+use super::cron::Cron;
+use super::entry::{CronEntry, Missed, find, in_whole_micros};
+use super::new::NewJob;
+use super::unique::Unique;
+use crate::setters::setters;
 use crate::{Error, Result};
 
-/// The zone whose name stands for that of the system, in a default name.
+/// What stands for the zone of the system in a default name.
 const SYSTEM: &str = "system";
 
 /// A cron entry to be added: when, and what job.
@@ -20,8 +22,8 @@ const SYSTEM: &str = "system";
 /// | [`missed`](Self::missed) | [`Missed::RunOnce`] |
 /// | [`paused`](Self::paused) | no |
 ///
-/// It is validated once, when it is added: by [`RuntimeBuilder::cron`](crate::RuntimeBuilder::cron) or
-/// [`Kiln::cron`](crate::Kiln::cron). What it then does is told in
+/// An entry is validated once, when it is added: by [`RuntimeBuilder::cron`](crate::RuntimeBuilder::cron) or
+/// [`Kiln::cron`](crate::Kiln::cron). What an entry does is told in
 /// [the guide](crate::guide::scheduling#cron).
 ///
 /// ```
@@ -65,8 +67,8 @@ impl NewCron {
     /// [unique](NewJob::unique), and how long after its slot was fired it [expires](NewJob::expires_in). What it says
     /// about when it is due, a time at which it expires, and its state are refused.
     ///
-    /// A slot whose job has a double is settled, and makes no job. Each job's meta has its slot, so that no two are
-    /// doubles by all of their meta.
+    /// If the job of a slot has a duplicate, the slot is settled and makes no job. The meta of each job holds its slot,
+    /// so that no two jobs are duplicates by all of their meta.
     ///
     /// ```
     /// use std::time::Duration;
@@ -109,52 +111,38 @@ impl NewCron {
         Self { cron, job, name: None, zone: Zone::Unsaid, missed: Missed::default(), paused: false }
     }
 
-    /// What tells the entry from others on the file. A name that stays lets everything else change.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
+    setters! { entry =>
+        /// The name of the entry, unique on the file. While the name stays, everything else may change.
+        fn name(name: impl Into<String>) { entry.name = Some(name.into()) }
 
-    /// By whose clock: the IANA name of a time zone.
-    pub fn zone(mut self, zone: impl Into<String>) -> Self {
-        self.zone = Zone::Named(zone.into());
-        self
-    }
+        /// The IANA name of the time zone.
+        fn zone(zone: impl Into<String>) { entry.zone = Zone::Named(zone.into()) }
 
-    /// By the clock of the system's time zone, as it is when the entry is added. The default name does not change with
-    /// it.
-    ///
-    /// ```
-    /// use kiln::{Kiln, NewCron, NewJob};
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// match kiln.cron(NewCron::new("@daily", NewJob::new("app.Greeter")).system_zone()) {
-    ///     Ok(entry) => println!("at midnight in {}", entry.zone),
-    ///     Err(error) => assert_eq!(error.field(), Some("zone")),
-    /// }
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    pub fn system_zone(mut self) -> Self {
-        self.zone = Zone::System;
-        self
-    }
+        /// Uses the system's time zone, as it is when the entry is added. The default name does not depend on that zone.
+        ///
+        /// ```
+        /// use kiln::{Kiln, NewCron, NewJob};
+        ///
+        /// let kiln = Kiln::in_memory()?;
+        /// match kiln.cron(NewCron::new("@daily", NewJob::new("app.Greeter")).system_zone()) {
+        ///     Ok(entry) => println!("at midnight in {}", entry.zone),
+        ///     Err(error) => assert_eq!(error.field(), Some("zone")),
+        /// }
+        /// # Ok::<(), kiln::Error>(())
+        /// ```
+        fn system_zone() { entry.zone = Zone::System }
 
-    /// What becomes of slots that nobody fired in time.
-    pub fn missed(mut self, missed: Missed) -> Self {
-        self.missed = missed;
-        self
-    }
+        /// What happens to slots that were not fired in time.
+        fn missed(missed: Missed) { entry.missed = missed }
 
-    /// Adds it paused. One that is there already stays as it is.
-    pub fn paused(mut self) -> Self {
-        self.paused = true;
-        self
+        /// Adds the entry paused. An entry of that name that is there already stays paused or running.
+        fn paused() { entry.paused = true }
     }
 
     /// The row to store, validated.
     pub(crate) fn build(self, now: Timestamp) -> Result<CronEntry> {
         let cron = self.cron?;
-        let Template { job, unique, expires_in } = self.job.template()?;
+        let (job, unique, expires_in) = self.job.template()?;
         let (zone, known_as) = self.zone.resolve()?;
         let name = self.name.unwrap_or_else(|| cron.name(&job.worker, known_as.as_deref()));
         if name.trim().is_empty() {
@@ -189,7 +177,7 @@ impl NewCron {
 }
 
 impl Zone {
-    /// The zone's name, and what it is called in a default name.
+    /// The zone's name, and its name within a default name.
     fn resolve(self) -> Result<(String, Option<String>)> {
         match self {
             Zone::Unsaid => Ok(("UTC".to_owned(), None)),

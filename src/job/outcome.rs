@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Json, recorded};
+use super::json::Json;
+use super::recorded;
 use crate::Result;
 
-/// What a worker's `process` came to. An error is no outcome: it is retried, see [`Failure`].
+/// The result of a worker's `process`. An error is not an outcome: the job is retried, see [`Failure`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +33,7 @@ pub enum Outcome {
         /// The value as it is stored: unpadded base64 of an Erlang external term.
         encoded: String,
     },
-    /// Done already, in a transaction of the worker's own: given by [`complete_in`](crate::Running::complete_in).
+    /// Done already, in a transaction of the worker: returned by [`complete_in`](crate::Running::complete_in).
     Committed,
     /// Not now: the job is scheduled again and the attempt is given back. Made by [`Outcome::snooze`].
     #[non_exhaustive]
@@ -58,8 +59,8 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// When the value cannot be written as JSON, or its encoding is longer than 64 MB; `?` in `process` makes that
-    /// an error of this attempt.
+    /// If the value cannot be written as JSON, or its encoding is longer than 64 MB. With `?` in `process`, that is the
+    /// error of this attempt.
     pub fn record<T: Serialize + ?Sized>(value: &T) -> Result<Outcome> {
         Self::record_within(value, recorded::DEFAULT_LIMIT)
     }
@@ -78,13 +79,13 @@ impl Outcome {
         Ok(Outcome::Record { encoded: recorded::encode(value, limit)? })
     }
 
-    /// Not now, but after `delay`. The attempt is given back, so that a job may snooze for ever.
+    /// Not now, but after `delay`. The attempt is given back, so a job may snooze for ever.
     pub fn snooze(delay: Duration) -> Outcome {
         Outcome::Snooze { delay, meta: Map::new() }
     }
 
-    /// Sets entries in the job's meta along with a snooze; other outcomes are left as they are, and so is a `meta`
-    /// that is no object.
+    /// Sets entries in the job's meta along with a snooze. Other outcomes ignore it, and so does a `meta` that is not
+    /// an object.
     pub fn with_meta(mut self, meta: impl Serialize) -> Outcome {
         if let (Outcome::Snooze { meta: kept, .. }, Ok(meta)) = (&mut self, Json::object("meta", &meta)) {
             kept.extend(meta.map());
@@ -133,7 +134,7 @@ impl fmt::Display for Failure {
         let mut cause = self.0.source();
         while let Some(error) = cause {
             let text = error.to_string();
-            // Many errors already show their cause; saying it twice helps nobody.
+            // Many errors already show their cause.
             if !shown.contains(&text) {
                 shown.push_str(": ");
                 shown.push_str(&text);

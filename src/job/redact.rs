@@ -1,4 +1,4 @@
-//! What is not shown: the values of keys that sound like secrets. This is the one place that decides it.
+//! Which values are not shown: the values of keys that sound like secrets. Only this file decides it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,31 +7,17 @@ use serde_json::{Map, Value};
 
 use super::recorded;
 
-/// Parts of keys, in small letters and without what joins words.
-const USUAL: [&str; 14] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "pwd",
-    "secret",
-    "token",
-    "apikey",
-    "accesskey",
-    "privatekey",
-    "credential",
-    "authorization",
-    "bearer",
-    "cookie",
-    "cardnumber",
-];
+/// Parts of keys that sound like secrets, in lower case and without separators.
+const USUAL: &str = "password passwd passphrase pwd secret token apikey accesskey privatekey credential authorization \
+                     bearer cookie cardnumber";
 
-/// What is shown instead.
+/// The text that is shown instead of a value.
 const MASK: &str = "[redacted]";
 
-/// A shorter value is not looked for in texts: it would be found everywhere.
+/// The shortest value that is hidden in texts: a shorter one would be found everywhere.
 const SHORTEST: usize = 4;
 
-/// Which keys' values are not shown: the usual ones, and those an application added.
+/// Which values are not shown: the values of the usual keys, and of the keys that an application added.
 #[derive(Clone, Default)]
 pub(crate) struct Redaction(Option<Arc<[String]>>);
 
@@ -50,7 +36,7 @@ impl Redaction {
     }
 
     fn words(&self) -> impl Iterator<Item = &str> {
-        USUAL.into_iter().chain(self.0.iter().flat_map(|words| words.iter().map(String::as_str)))
+        USUAL.split(' ').chain(self.0.iter().flat_map(|words| words.iter().map(String::as_str)))
     }
 
     /// Whether anything in the text sounds like a secret.
@@ -59,8 +45,8 @@ impl Redaction {
         self.words().any(|word| text.contains(word))
     }
 
-    /// A JSON text as it may be shown; the same text where there is nothing to hide. What is no JSON has no keys to go
-    /// by: it is hidden as a whole where it sounds like a secret.
+    /// A JSON text as it may be shown: the same text if there is nothing to hide. A text that is not JSON has no keys:
+    /// it is hidden as a whole if anything in it sounds like a secret.
     pub fn json<'t>(&self, text: &'t str) -> Cow<'t, str> {
         if text.len() <= 2 {
             return text.into();
@@ -75,7 +61,7 @@ impl Redaction {
         }
     }
 
-    /// A text about a job without what is hidden of these JSON texts of it.
+    /// A text about a job, without the values that are hidden in these JSON texts of the job.
     pub fn text<'t>(&self, text: &'t str, of: &[&str]) -> Cow<'t, str> {
         let mut hidden = Vec::new();
         for json in of {
@@ -83,7 +69,7 @@ impl Redaction {
                 self.hide(&mut value, &mut hidden);
             }
         }
-        // The longer first: it may contain the shorter.
+        // Longer values first: a value may contain a shorter one.
         hidden.sort_unstable_by_key(|value: &String| std::cmp::Reverse(value.len()));
         let mut text = Cow::Borrowed(text);
         for value in &hidden {
@@ -103,7 +89,7 @@ impl Redaction {
         map
     }
 
-    /// Puts the mask over values, and gathers what was there; says whether there was anything.
+    /// Replaces values by the mask and collects them; returns whether there were any.
     fn hide(&self, value: &mut Value, hidden: &mut Vec<String>) -> bool {
         match value {
             Value::Object(map) => self.hide_entries(map, hidden),
@@ -118,7 +104,7 @@ impl Redaction {
         for (key, value) in map.iter_mut() {
             let hide = match value {
                 Value::Null => false,
-                // A recorded value is encoded: what cannot be looked into is not shown.
+                // A recorded value is encoded. If it cannot be decoded, it is not shown.
                 Value::String(encoded) if recorded && key == "return" => match recorded::decode::<Value>(encoded) {
                     Ok(mut decoded) => self.hide(&mut decoded, hidden),
                     Err(_) => true,

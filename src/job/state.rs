@@ -1,6 +1,10 @@
 use std::fmt;
 
-/// Where in its life a job is. The names are the reference's, in the file, in the API and in events alike.
+use serde::{Deserialize, Serialize};
+
+use self::State::*;
+
+/// The state of a job. The names are Oban's, in the file, in the API and in events alike.
 ///
 /// ```
 /// use kiln::State;
@@ -8,7 +12,8 @@ use std::fmt;
 /// assert_eq!(State::ALL.len(), 8);
 /// assert_eq!(State::Retryable.to_string(), "retryable");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
     /// Ready to be claimed.
@@ -23,63 +28,54 @@ pub enum State {
     Completed,
     /// Failed at its last attempt.
     Discarded,
-    /// Cancelled, by a hand or by its worker.
+    /// Cancelled, by an operator or by its worker.
     Cancelled,
     /// Held back until somebody retries it.
     Suspended,
-    /// Only ever read, from a row that something else wrote: a state that is none of the eight. Such a job is
-    /// left alone by every verb but `delete`.
+    /// None of the eight states. It is only read, from a row that something else wrote. No operation but `delete`
+    /// touches the job.
+    #[serde(skip_deserializing)]
     Unknown,
 }
 
 impl State {
     /// The eight states a job can be in.
-    pub const ALL: [State; 8] = [
-        State::Available,
-        State::Scheduled,
-        State::Executing,
-        State::Retryable,
-        State::Completed,
-        State::Discarded,
-        State::Cancelled,
-        State::Suspended,
-    ];
+    pub const ALL: [State; 8] =
+        [Available, Scheduled, Executing, Retryable, Completed, Discarded, Cancelled, Suspended];
 
-    /// The states of a job that still has something before it: [`Unique::states`](crate::Unique::states).
-    pub const INCOMPLETE: [State; 5] =
-        [State::Suspended, State::Available, State::Scheduled, State::Executing, State::Retryable];
+    /// The states of a job that has not ended: [`Unique::states`](crate::Unique::states).
+    pub const INCOMPLETE: [State; 5] = [Suspended, Available, Scheduled, Executing, Retryable];
 
     /// All states but cancelled and discarded: [`Unique::states`](crate::Unique::states).
-    pub const SUCCESSFUL: [State; 6] =
-        [State::Suspended, State::Available, State::Scheduled, State::Executing, State::Retryable, State::Completed];
+    pub const SUCCESSFUL: [State; 6] = [Suspended, Available, Scheduled, Executing, Retryable, Completed];
 
     /// The name, as stored.
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Available => "available",
-            State::Scheduled => "scheduled",
-            State::Executing => "executing",
-            State::Retryable => "retryable",
-            State::Completed => "completed",
-            State::Discarded => "discarded",
-            State::Cancelled => "cancelled",
-            State::Suspended => "suspended",
-            State::Unknown => "unknown",
+            Available => "available",
+            Scheduled => "scheduled",
+            Executing => "executing",
+            Retryable => "retryable",
+            Completed => "completed",
+            Discarded => "discarded",
+            Cancelled => "cancelled",
+            Suspended => "suspended",
+            Unknown => "unknown",
         }
     }
 
     pub(crate) fn from_name(name: &str) -> State {
-        State::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(State::Unknown)
+        State::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(Unknown)
     }
 
     /// Whether the job has ended: completed, discarded or cancelled. Only [`retry`](crate::Kiln::retry) revives it.
     pub fn is_finished(self) -> bool {
-        matches!(self, State::Completed | State::Discarded | State::Cancelled)
+        matches!(self, Completed | Discarded | Cancelled)
     }
 
-    /// Whether `verb` does anything to a job in this state. The SQL and the docs are held to this by a test.
+    /// Whether `verb` does anything to a job in this state. Tests check that the SQL and the docs agree with this
+    /// table.
     pub(crate) fn allows(self, verb: Verb) -> bool {
-        use State::*;
         match verb {
             Verb::Stage => matches!(self, Scheduled | Retryable),
             Verb::Claim => self == Available,

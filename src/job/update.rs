@@ -3,14 +3,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::new::{Due, later, whole_micros};
-use super::{Job, Json, normalize_tags};
+use super::json::Json;
+use super::row::{Job, normalize_tags};
+use crate::setters::setters;
 use crate::{Error, Result};
 
-/// What to change about a job that exists; the rest stays. Validated as a new job is.
+/// What to change about an existing job. The rest stays as it is. The result is validated like a new job.
 ///
-/// A change moves the job where its due time says so: an `available` job due later becomes `scheduled`, a `scheduled`
-/// one due by now becomes `available`. Jobs in other states only get the new time.
+/// A change of the due time may move the job: an `available` job due later becomes `scheduled`, a `scheduled`
+/// job due by now becomes `available`. Jobs in other states only get the new time.
 ///
 /// ```
 /// use kiln::{Changes, Kiln, NewJob};
@@ -28,26 +29,36 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Default)]
 #[must_use = "changes do nothing until they are handed to `update`"]
 pub struct Changes {
-    args: Option<Result<Json, Refused>>,
-    max_attempts: Option<i64>,
-    meta: Option<Result<Json, Refused>>,
-    priority: Option<i64>,
-    queue: Option<String>,
-    scheduled_at: Option<Timestamp>,
-    schedule_in: Option<Duration>,
-    expires: Option<Due>,
-    tags: Option<Vec<String>>,
-    worker: Option<String>,
+    pub(super) args: Option<Result<Json>>,
+    pub(super) meta: Option<Result<Json>>,
+    pub(super) max_attempts: Option<i64>,
+    pub(super) priority: Option<i64>,
+    pub(super) queue: Option<String>,
+    pub(super) worker: Option<String>,
+    pub(super) tags: Option<Vec<String>>,
+    pub(super) due: Option<Due>,
+    /// `Some(None)` removes the expiry.
+    pub(super) expires: Option<Option<Due>>,
     max_payload: Option<usize>,
 }
 
-/// What was wrong with a value, kept until the changes are made.
-#[derive(Clone, Debug)]
-struct Refused(&'static str, String);
+/// A time, or a delay from now.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    In(Duration),
+    At(Timestamp),
+}
 
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Refused(error.field().unwrap_or_default(), error.to_string())
+impl Due {
+    /// The time in whole microseconds, as the file stores it.
+    pub fn at(self, now: Timestamp, field: &'static str) -> Result<Timestamp> {
+        let at = match self {
+            Due::At(at) => at,
+            Due::In(delay) => {
+                now.checked_add(delay).map_err(|_| Error::must(field, "end before the year 9999", delay))?
+            }
+        };
+        Ok(Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at))
     }
 }
 
@@ -57,128 +68,90 @@ impl Changes {
         Self::default()
     }
 
-    /// Replaces the arguments.
-    pub fn args(mut self, args: impl Serialize) -> Self {
-        self.args = Some(Json::object("args", &args).map_err(Refused::from));
-        self
+    setters! { changes =>
+        /// Replaces the arguments.
+        fn args(args: impl Serialize) { changes.args = Some(Json::object("args", &args)) }
+
+        /// Replaces the meta as a whole.
+        fn meta(meta: impl Serialize) { changes.meta = Some(Json::object("meta", &meta)) }
+
+        /// How often the job is attempted at most; at least 1.
+        fn max_attempts(max_attempts: i64) { changes.max_attempts = Some(max_attempts) }
+
+        /// 0 to 9. Jobs with priority 0 go first.
+        fn priority(priority: i64) { changes.priority = Some(priority) }
+
+        /// Moves the job to another queue.
+        fn queue(queue: impl Into<String>) { changes.queue = Some(queue.into()) }
+
+        /// When the job is due.
+        fn scheduled_at(at: Timestamp) {
+            changes.due = changes.due.filter(|due| matches!(due, Due::In(_))).or(Some(Due::At(at)))
+        }
+
+        /// How long from now the job is due. It goes before `scheduled_at`.
+        fn schedule_in(delay: Duration) { changes.due = Some(Due::In(delay)) }
+
+        /// When it is too late to begin the job; `None` removes the expiry. If the time has passed, a waiting job is
+        /// cancelled at its next claim, and an executing job is left to end.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        /// use kiln::{Changes, Kiln, NewJob};
+        ///
+        /// let kiln = Kiln::in_memory()?;
+        /// let job = kiln.enqueue(NewJob::new("app.Ring").expires_in(Duration::from_secs(60)))?;
+        /// kiln.update(job.id, Changes::new().expires_at(None))?;
+        /// assert_eq!(kiln.get(job.id)?.unwrap().expires_at, None);
+        /// # Ok::<(), kiln::Error>(())
+        /// ```
+        fn expires_at(at: impl Into<Option<Timestamp>>) { changes.expires = Some(at.into().map(Due::At)) }
+
+        /// How long from now it is too late to begin the job.
+        fn expires_in(delay: Duration) { changes.expires = Some(Some(Due::In(delay))) }
+
+        /// Replaces the tags.
+        fn tags(tags: impl IntoIterator<Item = impl Into<String>>) {
+            changes.tags = Some(tags.into_iter().map(Into::into).collect())
+        }
+
+        /// Gives the job to another worker.
+        fn worker(worker: impl Into<String>) { changes.worker = Some(worker.into()) }
     }
 
-    /// Replaces the meta as a whole.
-    pub fn meta(mut self, meta: impl Serialize) -> Self {
-        self.meta = Some(Json::object("meta", &meta).map_err(Refused::from));
-        self
-    }
-
-    /// How often it is attempted at the most; at least 1.
-    pub fn max_attempts(mut self, max_attempts: i64) -> Self {
-        self.max_attempts = Some(max_attempts);
-        self
-    }
-
-    /// 0 to 9; 0 goes first.
-    pub fn priority(mut self, priority: i64) -> Self {
-        self.priority = Some(priority);
-        self
-    }
-
-    /// Moves the job to another queue.
-    pub fn queue(mut self, queue: impl Into<String>) -> Self {
-        self.queue = Some(queue.into());
-        self
-    }
-
-    /// When it is due.
-    pub fn scheduled_at(mut self, at: Timestamp) -> Self {
-        self.scheduled_at = Some(at);
-        self
-    }
-
-    /// How long from now it is due; goes before `scheduled_at`.
-    pub fn schedule_in(mut self, delay: Duration) -> Self {
-        self.schedule_in = Some(delay);
-        self
-    }
-
-    /// When it is too late to begin; `None` takes an expiry away. With one that has passed, a job that waits is
-    /// cancelled at its next claim; one that executes is left to end.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use kiln::{Changes, Kiln, NewJob};
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// let job = kiln.enqueue(NewJob::new("app.Ring").expires_in(Duration::from_secs(60)))?;
-    /// kiln.update(job.id, Changes::new().expires_at(None))?;
-    /// assert_eq!(kiln.get(job.id)?.unwrap().expires_at, None);
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    pub fn expires_at(mut self, at: impl Into<Option<Timestamp>>) -> Self {
-        self.expires = Some(at.into().map_or(Due::Unsaid, Due::At));
-        self
-    }
-
-    /// How long from now it is too late to begin.
-    pub fn expires_in(mut self, delay: Duration) -> Self {
-        self.expires = Some(Due::In(delay));
-        self
-    }
-
-    /// Replaces the tags.
-    pub fn tags(mut self, tags: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.tags = Some(tags.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Gives the job to another worker.
-    pub fn worker(mut self, worker: impl Into<String>) -> Self {
-        self.worker = Some(worker.into());
-        self
-    }
-
-    /// Sets how large a job may be that is given other arguments or meta.
+    /// Sets how large the job may be if its arguments or meta change.
     pub(crate) fn within(mut self, max_payload: usize) -> Self {
         self.max_payload = Some(max_payload);
         self
     }
 
-    /// Applies the changes to a row as it was read; `job` is spoilt where this fails.
+    /// Applies the changes to a row as it was read. After an error `job` is changed in part.
     pub(crate) fn apply(&self, job: &mut Job, now: Timestamp) -> Result<()> {
-        let json = |json: &Option<Result<Json, Refused>>, old: &mut Json| match json {
-            Some(Ok(json)) => {
-                *old = json.clone();
-                Ok(())
-            }
-            Some(Err(Refused(field, message))) => Err(Error::invalid(field, message.clone())),
-            None => Ok(()),
-        };
-        json(&self.args, &mut job.args)?;
-        json(&self.meta, &mut job.meta)?;
+        self.clone().set(job, now)?;
+        job.move_by_schedule(now);
         if let (Some(limit), true) = (self.max_payload, self.args.is_some() || self.meta.is_some()) {
             job.fits(limit)?;
         }
-        let due = match (self.schedule_in, self.scheduled_at) {
-            (Some(delay), _) => Some(later(now, delay).ok_or_else(|| {
-                Error::invalid("schedule_in", format!("schedule_in must end before the year 9999, got {delay:?}"))
-            })?),
-            (None, at) => at,
-        };
-        job.scheduled_at = due.map_or(job.scheduled_at, whole_micros);
-        job.move_by_schedule(now);
-        if let Some(expires) = self.expires {
-            job.expires_at = expires.at(now, "expires_in")?;
-        }
-        job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
-        job.priority = self.priority.unwrap_or(job.priority);
-        if let Some(queue) = &self.queue {
-            job.queue.clone_from(queue);
-        }
-        if let Some(worker) = &self.worker {
-            job.worker.clone_from(worker);
-        }
-        if let Some(tags) = &self.tags {
-            job.tags = normalize_tags(tags.iter().cloned());
-        }
         job.validate()
+    }
+
+    /// Sets the fields of a job.
+    pub(super) fn set(self, job: &mut Job, now: Timestamp) -> Result<()> {
+        fn put<T>(field: &mut T, new: Option<T>) {
+            new.into_iter().for_each(|new| *field = new);
+        }
+        put(&mut job.args, self.args.transpose()?);
+        put(&mut job.meta, self.meta.transpose()?);
+        put(&mut job.max_attempts, self.max_attempts);
+        put(&mut job.priority, self.priority);
+        put(&mut job.queue, self.queue);
+        put(&mut job.worker, self.worker);
+        put(&mut job.tags, self.tags.map(normalize_tags));
+        put(&mut job.scheduled_at, self.due.map(|due| due.at(now, "schedule_in")).transpose()?);
+        if let Some(expires) = self.expires {
+            job.expires_at = expires.map(|due| due.at(now, "expires_in")).transpose()?;
+        }
+        Ok(())
     }
 }
 
@@ -187,7 +160,7 @@ pub trait IntoChanges {
     /// The changes for this job.
     fn changes(&mut self, job: &Job) -> Changes;
 
-    /// The changes, where they do not depend on the job.
+    /// The changes, if they do not depend on the job.
     fn by_value(&self) -> Option<&Changes> {
         None
     }

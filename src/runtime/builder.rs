@@ -4,37 +4,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-use super::{Phase, Report, Runtime, cron};
-use crate::queues::{self, Plan};
-use crate::worker::Registry;
-use crate::{Error, Failure, IntoOutcome, Job, Kiln, NewCron, Outcome, Result, Running, State, Worker};
-
-/// A hook around the execution of a job.
-pub(super) type Around =
-    Arc<dyn Fn(&Job, &dyn Fn() -> Result<Outcome, Failure>) -> Result<Outcome, Failure> + Send + Sync>;
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub grace: Duration,
-    pub timeout_grace: Duration,
-    pub max_stuck: usize,
-    pub claim_ahead: Duration,
-    pub rescue_after: Option<Duration>,
-    pub max_crashes: u32,
-    /// How long a suspect may keep others waiting.
-    pub solitude: Duration,
-    pub retention: Retention,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Retention {
-    pub completed: Duration,
-    pub cancelled: Duration,
-    pub discarded: Duration,
-}
+use super::cron;
+use super::lifecycle::Runtime;
+use super::settings::{Around, Retention, Settings};
+use crate::error::{Error, Result};
+use crate::job::{Failure, Job, NewCron, Outcome, QueuePlan, State, validate_queue_limit};
+use crate::kiln::Kiln;
+use crate::worker::{IntoOutcome, Registry, Running, Worker};
 
 /// Builds a [`Runtime`]: which queues it runs, with how many threads each, and which workers it knows.
 ///
@@ -46,7 +25,7 @@ pub(super) struct Retention {
 /// | [`max_stuck`](Self::max_stuck) | 8 threads |
 /// | [`claim_ahead`](Self::claim_ahead) | 10 ms |
 /// | [`max_crashes`](Self::max_crashes) | 3 |
-/// | [`solitude`](Self::solitude) | 5 s |
+/// | [`crash_window`](Self::crash_window) | 60 s |
 /// | [`retention`](Self::retention) | one day for completed, cancelled and discarded jobs |
 ///
 /// ```
@@ -71,7 +50,7 @@ pub(super) struct Retention {
 #[must_use = "a runtime does nothing until it is started"]
 pub struct RuntimeBuilder {
     kiln: Kiln,
-    queues: Vec<Plan>,
+    queues: Vec<QueuePlan>,
     workers: Registry,
     hooks: Vec<Around>,
     settings: Settings,
@@ -96,7 +75,7 @@ impl RuntimeBuilder {
             claim_ahead: Duration::from_millis(10),
             rescue_after: None,
             max_crashes: 3,
-            solitude: Duration::from_secs(5),
+            crash_window: Duration::from_secs(60),
             retention: Retention { completed: DAY, cancelled: DAY, discarded: DAY },
         };
         Self {
@@ -113,11 +92,11 @@ impl RuntimeBuilder {
     /// Runs a queue, with at most `limit` of its jobs at once in this runtime.
     pub fn queue(mut self, name: impl Into<String>, limit: usize) -> Self {
         let name = name.into();
-        self.check(queues::valid_name(&name).and_then(|()| queues::valid_limit(&name, limit)));
+        self.check(Error::if_blank("queue", &name).and_then(|()| validate_queue_limit(&name, limit)));
         if self.queues.iter().any(|plan| plan.queue == name) {
             self.refuse(Error::invalid("queue", format!("queue {name:?} was given twice; names must differ")));
         }
-        self.queues.push(Plan::new(name, limit));
+        self.queues.push(QueuePlan::new(name, limit));
         self
     }
 
@@ -178,6 +157,29 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Adds a cron entry when the runtime starts, or gives the one of the same name a new definition; see
+    /// [the guide](crate::guide::scheduling#cron).
+    ///
+    /// ```
+    /// use kiln::{Kiln, NewCron, NewJob, Running};
+    /// use serde_json::Value;
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let runtime = kiln
+    ///     .runtime()
+    ///     .worker_fn("tidy", |_: &Running<Value>| println!("tidy"))
+    ///     .cron(NewCron::new("0 4 * * SUN", NewJob::new("tidy")))
+    ///     .cron(NewCron::new("@reboot", NewJob::new("tidy")))
+    ///     .start()?;
+    /// assert_eq!(kiln.crons()?.len(), 2);
+    /// runtime.stop();
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn cron(mut self, entry: NewCron) -> Self {
+        self.crons.push(entry);
+        self
+    }
+
     /// How long [`Runtime::stop`] lets running jobs go on before it asks them to leave.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
@@ -230,28 +232,19 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How often a job's process may die while the job is executing, before it is discarded: by an abort, an exhausted
-    /// stack, too little memory, a kill. What the runtime was told that executed the job counts, whoever rescues it.
+    /// How often a job's process may die soon after the job began, before the job is discarded: 3 unless said otherwise.
     ///
-    /// A job that was the only one in its process took it down, as far as anybody can tell: its attempt counts. Where others
-    /// were executing as well nobody knows which it was, and none of their attempts counts. From then on each runs
-    /// [alone](Self::solitude), so that it is known the next time; one that ends by itself, in whichever way, is like any
-    /// other again. How often its process died is in [`Job::crashes`], and an entry in its [`errors`](Job::errors) says so.
+    /// A process can die of a job (an abort, an exhausted stack, too little memory), and it can be killed from outside; kiln
+    /// cannot tell the two apart. The jobs of a dead process run again at once, and each crash costs the attempt. A crash
+    /// within the [crash window](Self::crash_window) also counts towards this limit, in [`Job::crashes`]. Any ordinary end
+    /// of an attempt, success or error, resets the count. A job that stored a checkpoint during the attempt gets the attempt
+    /// back instead, and its count is reset: at most 20 times without an ordinary end.
     ///
-    /// What counts towards the limit is every crash that a job was alone at, and of those among others the first. A crash
-    /// among others discards nobody. So with 3 a job that takes its process down ends after one crash among others and two
-    /// alone, or after three alone; and one that was only ever there when others did it is not discarded, however often.
+    /// From the second such crash on, a process executes this job only while no other job like it is in its window, and
+    /// after ordinary jobs. At the limit the job is discarded if no other job of the process was in its window, and
+    /// otherwise at twice the limit. Its last [error](Job::errors) says so; [`Kiln::retry`] gives it another try.
     ///
-    /// All of the process counts as company: jobs of other runtimes in it, of other files and of a database in memory,
-    /// and threads of jobs that were written off or cut.
-    ///
-    /// A cut of the machine's power is no crash of a job, as far as the system tells one start of the machine from another
-    /// (Linux does), nor is a [stop](Runtime::stop). A process that is killed is, whoever did it and why, a person, the
-    /// system or a job of another process: that leaves no trace. A job that is alone at two such ends, or three, is discarded
-    /// for nothing it did: a program that is often ended while long jobs run should stop its runtime, or allow for more.
-    ///
-    /// `u32::MAX` discards no job for it. With 0 crashes are not counted and no job runs alone: every attempt at which a
-    /// process died counts, until [`max_attempts`](Job::max_attempts).
+    /// With 0, crashes are not counted: each costs an attempt, until [`max_attempts`](Job::max_attempts).
     ///
     /// ```
     /// use kiln::{Kiln, Running};
@@ -266,24 +259,10 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How long others wait for a job that is to run alone, since its process died while it was executing: so long after
-    /// its first [crash](Self::max_crashes), and ten times as long with each one more. A claim that comes to such a job
-    /// takes nothing more, of any queue, until the jobs that run have ended; then it takes such a job, and nothing else
-    /// until that has ended: of several the one that began last before, which is the likeliest. All runtimes of the process
-    /// do so together, those of other handles and other files with them, since a process dies as a whole; those of other
-    /// processes go on.
+    /// How long after the start of an attempt, or after its last checkpoint, the end of the process counts as a
+    /// [crash](Self::max_crashes) of the job: 60 seconds unless said otherwise. A later end only costs the attempt.
     ///
-    /// Where the others do not end within this time it begins beside them, and where it does not end itself within this
-    /// time others begin beside it: no job that takes long keeps the others waiting for longer. A job that takes its process
-    /// down within this time is found at once; one that does so later crashes among others first, once more for each
-    /// factor of ten, until it is alone for long enough. Nobody is discarded on a guess meanwhile.
-    ///
-    /// After a kill the jobs of the process are available again within a second, and at first run one at a time. Those that
-    /// end within this time follow each other; with the first that does not all begin at once. So it is the longest that
-    /// they, and whatever is enqueued meanwhile, wait for one that takes long: 5 s is for jobs that first fill the memory, or
-    /// get to the broken page of a document. `Duration::MAX` lets the others wait to the end; `Duration::ZERO` lets none
-    /// wait, and no job runs alone: an attempt that was lost among others counts then, until
-    /// [`max_attempts`](Job::max_attempts).
+    /// Use a longer window for jobs that take their process down late, such as a job that fills the memory slowly.
     ///
     /// ```
     /// use std::time::Duration;
@@ -293,13 +272,13 @@ impl RuntimeBuilder {
     /// let runtime = kiln
     ///     .runtime()
     ///     .worker_fn("decode", |_: &Running<()>| ())
-    ///     .solitude(Duration::from_secs(60))
+    ///     .crash_window(Duration::from_secs(300))
     ///     .start()?;
     /// runtime.stop();
     /// # Ok::<(), kiln::Error>(())
     /// ```
-    pub fn solitude(mut self, time: Duration) -> Self {
-        self.settings.solitude = time;
+    pub fn crash_window(mut self, window: Duration) -> Self {
+        self.settings.crash_window = window;
         self
     }
 
@@ -343,22 +322,11 @@ impl RuntimeBuilder {
         }
         if self.queues.is_empty() {
             let threads = thread::available_parallelism().map_or(4, usize::from);
-            self.queues.push(Plan::new("default".into(), threads));
+            self.queues.push(QueuePlan::new("default".into(), threads));
         }
-        if self.settings.max_crashes == 0 {
-            self.settings.solitude = Duration::ZERO;
-        }
-        Ok(Runtime {
-            crons: cron::build(&self.kiln, self.crons)?,
-            kiln: self.kiln,
-            plans: Arc::new(Mutex::new(self.queues)),
-            house: Mutex::default(),
-            workers: self.workers,
-            hooks: self.hooks,
-            settings: self.settings,
-            phase: Mutex::new(Phase::Stopped(Report::default())),
-            changed: Condvar::new(),
-        })
+        let crons = cron::build(&self.kiln, self.crons)?;
+        let plans = Arc::new(Mutex::new(self.queues));
+        Ok(Runtime::new(self.kiln, plans, self.workers, self.hooks, self.settings, crons))
     }
 
     /// Builds the runtime and starts it.

@@ -1,14 +1,9 @@
 //! Control of a runtime's queues while it runs: pause and resume, scale, start and stop.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use super::Runtime;
-use super::house::House;
-use super::lane::Lane;
+use super::lifecycle::Runtime;
+use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::queues::{self, Plan, Queues, Scaled};
-use crate::{Error, Result};
+use crate::job::{QueuePlan, Queues, Scaled, validate_queue_limit};
 
 /// Control of its queues, for this runtime alone; [`Kiln`](crate::Kiln) has the same verbs for all runtimes on the
 /// file. What is said here holds as long as the runtime exists, also before it is started and after it was stopped and
@@ -70,11 +65,11 @@ impl Runtime {
     /// As [`pause`](Self::pause); [`is_invalid`](Error::is_invalid) also for a limit of 0.
     pub fn scale(&self, queues: impl Into<Queues>, limit: usize) -> Result<()> {
         let queues = queues.into();
-        queues::valid_limit(&queues, limit)?;
-        let rulings = self.kiln.engine().rulings()?;
+        validate_queue_limit(&queues, limit)?;
+        let settings = self.kiln.life().queue_settings()?;
         self.control(|plans| {
             each(plans, &queues, |plan| {
-                plan.scaled = Some(Scaled { limit, over: rulings.of(&plan.queue).scaled_at });
+                plan.scaled = Some(Scaled { limit, over: settings.of(&plan.queue).scaled_at });
             })
         })?;
         self.tell(Event::Scaled { queues, limit: Some(limit), for_all: false });
@@ -103,15 +98,15 @@ impl Runtime {
     /// [`scale`](Self::scale) that one. Else as [`pause`](Self::pause).
     pub fn start_queue(&self, queue: impl Into<String>, limit: usize) -> Result<()> {
         let queue = queue.into();
-        queues::valid_name(&queue)?;
-        queues::valid_limit(&queue, limit)?;
+        Error::if_blank("queue", &queue)?;
+        validate_queue_limit(&queue, limit)?;
         self.control(|plans| {
             if plans.iter().any(|plan| plan.queue == queue && !plan.stopped) {
                 let message = format!("queue {queue:?} is run by this runtime already; scale it to change its limit");
                 return Err(Error::invalid("queue", message));
             }
             plans.retain(|plan| plan.queue != queue);
-            plans.push(Plan::new(queue.clone(), limit));
+            plans.push(QueuePlan::new(queue.clone(), limit));
             Ok(())
         })?;
         self.tell(Event::QueueStarted { queues: queue.into(), limit: Some(limit), for_all: false });
@@ -134,24 +129,19 @@ impl Runtime {
     }
 
     /// Changes the plans, and what runs with them.
-    fn control(&self, change: impl FnOnce(&mut Vec<Plan>) -> Result<()>) -> Result<()> {
+    fn control(&self, change: impl FnOnce(&mut Vec<QueuePlan>) -> Result<()>) -> Result<()> {
         // Not by the phase: a stop that waits for its jobs must not make others wait.
-        let house = self.house.lock().upgrade();
-        {
+        let Some(shared) = self.shared.lock().upgrade() else {
             let mut plans = self.plans.lock();
-            if house.is_none() {
-                // What every runtime on the file runs, it will run as well.
-                self.kiln.engine().rulings()?.lend(&mut plans);
-            }
-            change(&mut plans)?;
-        }
-        let Some(house) = house else { return Ok(()) };
-        house.arrange();
-        house.changed.store(true, Ordering::Release);
-        // Where this fails, the scheduler tries again.
-        let announced = house.engine().announce(&house.member.id, house.clone());
-        // What was given back is to be written, also where the announcement could not be.
-        house.engine().turn();
+            // What every runtime on the file runs, this runtime will run as well.
+            self.kiln.life().queue_settings()?.apply_to(&mut plans);
+            return change(&mut plans);
+        };
+        shared.mailbox.plan(change)?;
+        // If this fails, the scheduler tries again.
+        let announced = self.kiln.life().announce(&shared.mailbox);
+        // What was given back is to be written, also if the announcement could not be.
+        shared.turn();
         announced
     }
 
@@ -161,7 +151,7 @@ impl Runtime {
 }
 
 /// Changes the plans of these queues. One that is named has to be there.
-fn each(plans: &mut [Plan], queues: &Queues, change: impl FnMut(&mut Plan)) -> Result<()> {
+fn each(plans: &mut [QueuePlan], queues: &Queues, change: impl FnMut(&mut QueuePlan)) -> Result<()> {
     let there: Vec<&str> = plans.iter().filter(|plan| !plan.stopped).map(|plan| plan.queue.as_str()).collect();
     if let Queues::One(queue) = queues
         && !there.contains(&queue.as_str())
@@ -171,53 +161,4 @@ fn each(plans: &mut [Plan], queues: &Queues, change: impl FnMut(&mut Plan)) -> R
     }
     plans.iter_mut().filter(|plan| !plan.stopped && queues.include(&plan.queue)).for_each(change);
     Ok(())
-}
-
-impl House {
-    /// Brings the lanes to what is planned here and said for all: opens, sets and closes them.
-    pub fn arrange(&self) {
-        let mut lanes = self.lanes.write();
-        if self.is_stopping() {
-            return;
-        }
-        let mut back = Vec::new();
-        let mut plans = self.plans.lock();
-        let rulings = self.rulings.lock();
-        rulings.lend(&mut plans);
-        let run: Vec<&mut Plan> = plans.iter_mut().filter(|plan| plan.is_run(&rulings.of(&plan.queue))).collect();
-        for lane in lanes.iter().filter(|lane| lane.is_open() && !run.iter().any(|plan| *plan.queue == *lane.queue)) {
-            back.extend(lane.close());
-            self.changed.store(true, Ordering::Release);
-        }
-        lanes.retain(|lane| !lane.is_over());
-        for plan in run {
-            let there = lanes.iter().position(|lane| lane.is_open() && *lane.queue == *plan.queue);
-            let there = there.unwrap_or_else(|| {
-                self.changed.store(true, Ordering::Release);
-                plan.started_at = self.now().as_microsecond();
-                lanes.push(Arc::new(Lane::new(&plan.queue, self.settings.claim_ahead)));
-                lanes.len() - 1
-            });
-            let ruling = rulings.of(&plan.queue);
-            back.extend(lanes[there].set(plan.limit(&ruling), plan.paused(&ruling)));
-        }
-        drop((rulings, plans, lanes));
-        self.give_back_tasks(&back);
-        if self.changed.load(Ordering::Acquire) {
-            // Other queues, other due times.
-            self.alarm.replan();
-        }
-    }
-
-    /// The plans of the queues that are run.
-    pub fn run_plans(&self) -> Vec<Plan> {
-        let plans = self.plans.lock();
-        let rulings = self.rulings.lock();
-        plans.iter().filter(|plan| plan.is_run(&rulings.of(&plan.queue))).cloned().collect()
-    }
-
-    /// The names of the queues that are run.
-    pub fn queues(&self) -> Vec<String> {
-        self.run_plans().into_iter().map(|plan| plan.queue).collect()
-    }
 }

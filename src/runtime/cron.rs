@@ -1,42 +1,17 @@
-//! The keeper that fires cron entries.
+//! Firing cron entries: their slots become jobs when they are due.
 
 use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::keepers::Due;
-use super::panics::catch;
-use super::{Runtime, RuntimeBuilder};
-use crate::job::{CronEntry, DueSlots, Job, NewCron, Shot};
-use crate::{Error, Kiln, Result};
+use super::due::Due;
+use crate::error::{Error, Result};
+use crate::guard::catch;
+use crate::job::{CronEntry, DueSlots, Firing, Job, NewCron};
+use crate::kiln::Kiln;
 
 /// So many jobs, and those of one entry more, are stored in one transaction at the most.
 const BATCH: usize = 500;
-
-impl RuntimeBuilder {
-    /// Adds a cron entry when the runtime starts, or gives the one of the same name a new definition; see
-    /// [the guide](crate::guide::scheduling#cron).
-    ///
-    /// ```
-    /// use kiln::{Kiln, NewCron, NewJob, Running};
-    /// use serde_json::Value;
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// let runtime = kiln
-    ///     .runtime()
-    ///     .worker_fn("tidy", |_: &Running<Value>| println!("tidy"))
-    ///     .cron(NewCron::new("0 4 * * SUN", NewJob::new("tidy")))
-    ///     .cron(NewCron::new("@reboot", NewJob::new("tidy")))
-    ///     .start()?;
-    /// assert_eq!(kiln.crons()?.len(), 2);
-    /// runtime.stop();
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    pub fn cron(mut self, entry: NewCron) -> Self {
-        self.crons.push(entry);
-        self
-    }
-}
 
 /// The entries that a runtime is built with, validated.
 pub(super) fn build(kiln: &Kiln, entries: Vec<NewCron>) -> Result<Vec<CronEntry>> {
@@ -52,20 +27,6 @@ pub(super) fn build(kiln: &Kiln, entries: Vec<NewCron>) -> Result<Vec<CronEntry>
     Ok(built)
 }
 
-impl Runtime {
-    pub(super) fn add_crons(&self) -> Result<()> {
-        if !self.crons.is_empty() {
-            self.kiln.add_crons(self.crons.clone())?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn cron_keeper(&self) -> Crons {
-        let reboots = self.crons.iter().filter(|entry| entry.is_reboot() && self.kiln.boots(&entry.name));
-        Crons::new(&self.kiln, reboots.map(|entry| entry.name.clone()).collect())
-    }
-}
-
 pub(crate) struct Crons {
     kiln: Kiln,
     /// When the first slot of any entry is due, as far as is known. It is reckoned from slots that are settled, not
@@ -75,7 +36,7 @@ pub(crate) struct Crons {
     reboots: HashSet<String>,
 }
 
-/// What came of the shots of a tick.
+/// What came of the firings of a tick.
 #[derive(Default)]
 struct Fired {
     jobs: Vec<Job>,
@@ -109,12 +70,12 @@ impl Crons {
         Ok(jobs)
     }
 
-    /// `missed` has the entries that shots did not hit, as they were read. One that is read so once more was not changed
+    /// `missed` has the entries that firings did not hit, as they were read. One that is read so once more was not changed
     /// by anybody, but cannot be hit: something else wrote it. It is left alone, or there would be no end.
     fn pass(&mut self, now: Timestamp, missed: &mut HashSet<(String, i64)>) -> Result<Vec<Job>> {
         // Until it is all done, it is all to be looked at again.
         self.due = Due::Unknown;
-        let mut entries = self.kiln.engine().crons()?;
+        let mut entries = self.kiln.life().crons()?;
         entries.retain(|entry| !missed.contains(&(entry.name.clone(), entry.revision)));
         let mut fired = Fired::default();
         for entry in entries.iter().filter(|entry| entry.is_reboot()) {
@@ -134,7 +95,7 @@ impl Crons {
             let (due, following) = entry.due(now);
             next = next.into_iter().chain(following).min();
             batch.extend(due.and_then(|due| self.aim(entry, &due)));
-            if batch.iter().map(|shot| shot.jobs.len()).sum::<usize>() >= BATCH {
+            if batch.iter().map(|firing| firing.jobs.len()).sum::<usize>() >= BATCH {
                 self.fire(std::mem::take(&mut batch), &mut fired);
             }
         }
@@ -148,26 +109,27 @@ impl Crons {
 
     /// The jobs of what is due. `None` where they may not be stored, or a hook panics: that entry waits for its next
     /// slot.
-    fn aim(&self, entry: &CronEntry, due: &DueSlots) -> Option<Shot> {
-        let build = || due.fired.iter().map(|slot| self.kiln.build(entry.job(*slot)?)).collect::<Result<_>>();
+    fn aim(&self, entry: &CronEntry, due: &DueSlots) -> Option<Firing> {
+        let now = self.kiln.clock().now();
+        let build = || due.fired.iter().map(|slot| self.kiln.build(entry.job(*slot)?, now)).collect::<Result<_>>();
         let jobs = catch(build).ok()?.ok()?;
-        Some(Shot { name: entry.name.clone(), revision: entry.revision, slot: due.last, jobs })
+        Some(Firing { name: entry.name.clone(), revision: entry.revision, slot: due.last, jobs })
     }
 
     /// Fires these together; where that fails, each alone, so that one that cannot be written does not take the others
     /// with it.
-    fn fire(&self, shots: Vec<Shot>, fired: &mut Fired) {
-        if shots.is_empty() {
+    fn fire(&self, firings: Vec<Firing>, fired: &mut Fired) {
+        if firings.is_empty() {
             return;
         }
-        match self.kiln.fire(shots.clone()) {
+        match self.kiln.fire(firings.clone()) {
             Ok(made) => {
-                let missed = shots.iter().zip(&made).filter(|(_, made)| made.is_none());
-                fired.missed.extend(missed.map(|(shot, _)| (shot.name.clone(), shot.revision)));
+                let missed = firings.iter().zip(&made).filter(|(_, made)| made.is_none());
+                fired.missed.extend(missed.map(|(firing, _)| (firing.name.clone(), firing.revision)));
                 fired.jobs.extend(made.into_iter().flatten().flatten());
             }
-            Err(error) if shots.len() == 1 || error.is_of_the_file() => fired.failure = Some(error),
-            Err(_) => shots.into_iter().for_each(|shot| self.fire(vec![shot], fired)),
+            Err(error) if firings.len() == 1 || error.is_of_the_file() => fired.failure = Some(error),
+            Err(_) => firings.into_iter().for_each(|firing| self.fire(vec![firing], fired)),
         }
     }
 }
@@ -254,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shot_is_void_once_another_has_hit() {
+    fn a_firing_is_void_once_another_has_hit() {
         let (clock, kiln, mut crons) = keeper("0 * * * *");
         clock.advance(MINUTE);
         let entry = kiln.crons().unwrap().remove(0);

@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 
 use super::Hand;
 use crate::event::Event;
+use crate::guard::catch;
 use crate::job::{End, Fence, backoff};
-use crate::worker::{Control, Desk, Flag, Registry, Reporter};
+use crate::worker::{Control, Flag, Registry, Reporter, Reports};
 use crate::{Error, Failure, Filter, IntoOutcome, Job, Kiln, NewJob, Outcome, Result, Running, State, Worker};
 
 /// Workers without threads: [`drain`](Self::drain) executes what waits on the test's own thread, and tells the handle's
@@ -51,9 +52,10 @@ pub struct Drained {
     pub scheduled: usize,
 }
 
-struct NoDesk;
+/// A drain writes progress at the end of each job only.
+struct NoReminder;
 
-impl Desk for NoDesk {
+impl Reports for NoReminder {
     fn remind(&self, _: &Arc<Reporter>) {}
 }
 
@@ -170,7 +172,7 @@ impl Drain {
         let result = if self.reraise {
             Ok(self.process(&job, super::fence(&job), false))
         } else {
-            crate::runtime::catch(|| self.process(&job, super::fence(&job), false))
+            catch(|| self.process(&job, super::fence(&job), false))
         };
         let run_time = began.elapsed();
         self.kiln.observers().tell(|| Event::Executed {
@@ -228,7 +230,7 @@ impl Drain {
     ///
     /// The worker's own, and that of a job that may not be enqueued.
     pub fn perform(&self, job: NewJob) -> Result<Outcome, Failure> {
-        let mut job = self.kiln.build(job)?.job;
+        let mut job = self.kiln.build(job, self.kiln.clock().now())?.job;
         job.attempt = 1;
         job.state = State::Executing;
         job.attempted_at = Some(self.kiln.clock().now());
@@ -241,8 +243,16 @@ impl Drain {
             return Err(format!("worker {:?} is not known to this drain", job.worker).into());
         };
         let reporter = Arc::new(Reporter::new(self.kiln.clone(), Arc::clone(job), fence));
-        let (flag, desk) = (Arc::new(Flag::default()), Arc::new(NoDesk));
-        let control = Control { fence, flag, deadline: None, kiln: self.kiln.clone(), reporter, desk, rowless };
+        let control = Control {
+            fence,
+            flag: Arc::new(Flag::default()),
+            deadline: None,
+            kiln: self.kiln.clone(),
+            reporter,
+            reports: Arc::new(NoReminder),
+            window: None,
+            rowless,
+        };
         let result = worker.process(job, &control);
         control.reporter.write();
         result

@@ -16,9 +16,11 @@ pub use drain::{Drain, Drained};
 pub use scratch::Scratch;
 
 pub use crate::clock::ManualClock;
-use crate::engine::{Claimed, Cutoffs, Demand, Engine, Member, Turn};
 use crate::event::Event;
 use crate::job::{Ack, Attempt, End, Verdict};
+use crate::life::claim::{ClaimState, by_hand};
+use crate::life::sweep::Cutoffs;
+use crate::life::{Claimed, Demand, Done, Member, Need, Part};
 use crate::runtime::Crons;
 use crate::{Fence, Job, Json, Kiln, Outcome, Result};
 
@@ -58,8 +60,6 @@ impl Hand {
             node: kiln.node().to_owned(),
             workers: workers.into_iter().collect(),
             started_at: kiln.clock().now(),
-            max_crashes: 0,
-            solitude: false,
             damaged: Arc::default(),
         };
         Self { kiln: kiln.clone(), member: Arc::new(member) }
@@ -73,7 +73,7 @@ impl Hand {
     pub fn claim(&self, queue: &str, limit: usize) -> Result<Vec<Job>> {
         loop {
             let demands = vec![Demand { queue: queue.into(), limit, slots: limit }];
-            let done = self.engine().take_turn(Turn { demands, ..self.turn() })?;
+            let done = self.turn(Vec::new(), demands)?;
             let observers = self.kiln.observers();
             done.expired.iter().for_each(|job| observers.tell(|| Event::Expired { job: job.into() }));
             for Claimed { job, .. } in &done.claimed {
@@ -120,7 +120,7 @@ impl Hand {
     #[expect(clippy::missing_errors_doc, reason = "see claim")]
     pub fn stage(&self, queues: &[&str]) -> Result<u64> {
         let queues: Vec<String> = queues.iter().map(|&queue| queue.to_owned()).collect();
-        all(|| Ok(self.kiln.stage(&queues, BATCH)?.staged))
+        all(|| Ok(self.kiln.stage(&queues, BATCH)?.0))
     }
 
     /// Fires the cron entries that are due; gives back the jobs it made. No entry is due for `@reboot` here.
@@ -164,7 +164,7 @@ impl Hand {
     pub fn prune(&self, age: Duration) -> Result<u64> {
         let before = self.now().checked_sub(age).ok();
         let cutoffs = Cutoffs { completed: before, cancelled: before, discarded: before };
-        all(|| Ok(self.kiln.prune(&cutoffs, BATCH)?.pruned))
+        all(|| Ok(self.kiln.prune(&cutoffs, BATCH)?.0))
     }
 
     fn settle(&self, job: &Job, end: End, run_time: Option<Duration>) -> Result<bool> {
@@ -174,19 +174,20 @@ impl Hand {
 
     fn write(&self, job: &Job, verdict: Verdict, run_time: Option<Duration>) -> Result<bool> {
         let ack = Ack { fence: fence(job), verdict };
-        let done = self.engine().take_turn(Turn { acks: vec![ack.clone()], ..self.turn() })?;
+        let done = self.turn(vec![ack.clone()], Vec::new())?;
         let state = done.acked.into_iter().next().flatten();
         let error = ack.error_in(state).map(str::to_owned);
-        self.kiln.tell_acked(&Arc::new(job.clone()), state, run_time, error);
+        self.kiln.observers().tell(|| {
+            let error = error.map(|error| self.kiln.own(job.clone()).shown(&error).into_owned());
+            Event::Acked { job: job.into(), state, queue_time: job.queue_time(), run_time, error }
+        });
         Ok(state.is_some())
     }
 
-    fn turn(&self) -> Turn {
-        Turn::by_hand(Arc::clone(&self.member), self.now(), Vec::new(), Vec::new())
-    }
-
-    fn engine(&self) -> &dyn Engine {
-        &**self.kiln.engine()
+    fn turn(&self, acks: Vec<Ack>, demands: Vec<Demand>) -> Result<Done> {
+        let runtime = Arc::clone(&self.member);
+        let part = Part { runtime, now: self.now(), acks, demands, held: HashSet::new() };
+        self.kiln.life().call(Need::Ride, move |tx| by_hand(tx, &part, &mut ClaimState::default()))
     }
 
     fn now(&self) -> Timestamp {
@@ -252,6 +253,7 @@ pub fn settle(attempt: i64, max_attempts: i64, meta: &Value, end: Result<Outcome
         errors: "[]".to_owned(),
         cancel_requested: false,
         crashes: 0,
+        resumes: 0,
     };
     let settled = Attempt { fence, max_attempts }.ack(end, now).settle(&row, now);
     Rule {

@@ -8,15 +8,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::job::{Fence, Note, Progress};
-use crate::{Error, Job, Json, Kiln, Result};
+use crate::job::{Fence, Job, Json, Note, Progress};
+use crate::kiln::Kiln;
+use crate::presence::Window;
 
 /// Progress is written four times a second at the most.
 const PACE: Duration = Duration::from_millis(250);
 
-/// Where reports go that are not written at once.
-pub(crate) trait Desk: Send + Sync {
+/// Where reports of progress go that are not written at once.
+pub(crate) trait Reports: Send + Sync {
     /// This reporter has something to write when its time comes.
     fn remind(&self, reporter: &Arc<Reporter>);
 }
@@ -26,11 +28,11 @@ pub(crate) struct Reporter {
     kiln: Kiln,
     job: Arc<Job>,
     fence: Fence,
-    state: Mutex<Reports>,
+    state: Mutex<Reported>,
 }
 
 #[derive(Default)]
-struct Reports {
+struct Reported {
     unwritten: Option<Progress>,
     written_at: Option<Instant>,
 }
@@ -67,7 +69,7 @@ impl Reporter {
         state.written_at = Some(Instant::now());
         drop(state);
         let text = serde_json::to_string(&progress).unwrap_or_default();
-        if let Ok(true) = self.kiln.engine().note(self.fence, Note::Progress(text)) {
+        if let Ok(true) = self.kiln.note(self.fence, Note::Progress(text)) {
             self.kiln.observers().tell(|| {
                 let note = self.job.shown(&progress.note).into_owned();
                 Event::Progressed { job: (&*self.job).into(), progress: Progress { note, ..progress } }
@@ -82,6 +84,8 @@ pub(super) struct Memory {
     fence: Fence,
     /// There is no row to keep it in.
     rowless: bool,
+    /// The time in which a crash counts begins anew with each checkpoint.
+    window: Option<Arc<Mutex<Window>>>,
     stored: Mutex<Option<Map<String, Value>>>,
 }
 
@@ -89,8 +93,8 @@ const VALUE: &str = "value";
 const STEPS: &str = "steps";
 
 impl Memory {
-    pub fn new(kiln: Kiln, fence: Fence, rowless: bool) -> Self {
-        Self { kiln, fence, rowless, stored: Mutex::new(rowless.then(Map::new)) }
+    pub fn new(kiln: Kiln, fence: Fence, rowless: bool, window: Option<Arc<Mutex<Window>>>) -> Self {
+        Self { kiln, fence, rowless, window, stored: Mutex::new(rowless.then(Map::new)) }
     }
 
     pub fn value<T: DeserializeOwned>(&self) -> Result<Option<T>> {
@@ -122,7 +126,7 @@ impl Memory {
     fn with<T>(&self, look: impl FnOnce(&Map<String, Value>) -> Result<T>) -> Result<T> {
         let mut stored = self.stored.lock();
         if stored.is_none() {
-            let text = self.kiln.engine().notes(self.fence.id)?.checkpoint;
+            let text = self.kiln.notes(self.fence.id)?.checkpoint;
             *stored = Some(text.map(|text| Json::raw(text).map()).unwrap_or_default());
         }
         look(stored.get_or_insert_default())
@@ -132,9 +136,10 @@ impl Memory {
         let mut new = self.with(|stored| Ok(stored.clone()))?;
         change(&mut new);
         let text = Value::Object(new.clone()).to_string();
-        if !self.rowless && !self.kiln.engine().note(self.fence, Note::Checkpoint(text))? {
+        if !self.rowless && !self.kiln.note(self.fence, Note::Checkpoint(text))? {
             return Err(Error::lost(self.fence));
         }
+        self.window.iter().for_each(|window| window.lock().checkpoint(Instant::now()));
         *self.stored.lock() = Some(new);
         Ok(())
     }

@@ -4,13 +4,19 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Transaction;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::flag::Flag;
-use super::notes::{Desk, Memory, Reporter};
-use crate::job::Fence;
-use crate::{Failure, Job, Kiln, Progress, Result};
+use super::notes::{Memory, Reporter, Reports};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::job::{Failure, Fence, Job, Outcome, Progress};
+use crate::kiln::Kiln;
+use crate::life::ack;
+use crate::presence::Window;
 
 /// A job while it is executed, as its worker sees it: the decoded arguments, the row as it was claimed, and the
 /// cancellation flag.
@@ -55,14 +61,16 @@ pub(crate) struct Control {
     pub deadline: Option<Instant>,
     pub kiln: Kiln,
     pub reporter: Arc<Reporter>,
-    pub desk: Arc<dyn Desk>,
+    pub reports: Arc<dyn Reports>,
+    /// Until when a crash counts against the job; `None` if the job is not executed by a runtime.
+    pub window: Option<Arc<Mutex<Window>>>,
     /// It was never stored: what it notes is kept for this attempt alone.
     pub rowless: bool,
 }
 
 impl<A> Running<A> {
     pub(crate) fn new(args: A, job: Arc<Job>, control: Control) -> Self {
-        let memory = Memory::new(control.kiln.clone(), control.fence, control.rowless);
+        let memory = Memory::new(control.kiln.clone(), control.fence, control.rowless, control.window.clone());
         Self { args, job, control, memory }
     }
 
@@ -164,7 +172,7 @@ impl<A> Running<A> {
     pub fn progress(&self, done: u64, total: u64, note: impl Into<String>) {
         let reporter = &self.control.reporter;
         if reporter.report(Progress::new(done, total, note)) {
-            self.control.desk.remind(reporter);
+            self.control.reports.remind(reporter);
         }
     }
 
@@ -256,6 +264,40 @@ impl<A> Running<A> {
     /// How long until the [timeout](crate::Worker::timeout); `None` where there is none, zero when it is over.
     pub fn remaining(&self) -> Option<Duration> {
         self.control.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl<A> Running<A> {
+    /// Completes the job within a transaction of the worker, on a connection of its own to the same file: what the job
+    /// did there and that it is done are committed together, so that the effects happen once, whatever crashes. Return
+    /// what it gives after the commit.
+    ///
+    /// ```
+    /// # use kiln::rusqlite::Connection;
+    /// use kiln::{Failure, Outcome, Running};
+    ///
+    /// fn book(job: &Running<serde_json::Value>, app: &mut Connection) -> Result<Outcome, Failure> {
+    ///     let tx = app.transaction()?;
+    ///     tx.execute("UPDATE accounts SET balance = balance - 10", [])?;
+    ///     let done = job.complete_in(&tx)?;
+    ///     tx.commit()?;
+    ///     Ok(done)
+    /// }
+    /// ```
+    ///
+    /// A job that returns it without a commit has failed, and is retried.
+    ///
+    /// # Errors
+    ///
+    /// [`is_lost`](Error::is_lost) when the attempt is no longer the job's: roll back. Else as [`Kiln::enqueue_in`].
+    pub fn complete_in(&self, tx: &Transaction<'_>) -> Result<Outcome> {
+        let kiln = self.kiln();
+        kiln.check_transaction(tx)?;
+        // Performed by a test: there is no row to complete.
+        if self.is_rowless() || ack::complete_within(tx, self.fence(), kiln.clock().now())? {
+            return Ok(Outcome::Committed);
+        }
+        Err(Error::lost(self.fence()))
     }
 }
 

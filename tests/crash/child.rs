@@ -26,7 +26,7 @@ pub enum Role {
     Loner { threads: usize },
     /// Enqueues moody jobs drawn from a seed until it is killed.
     Enqueuer { seed: u64 },
-    /// Runs runtimes that count crashes, until it is told to stop: of the test [`poison`].
+    /// Runs runtimes with the default `max_crashes` until it is told to stop: for the tests in [`poison`].
     Poisoned(Manner),
     /// Enqueues so many jobs and runs a runtime at the same time, until it is told to stop.
     Both { jobs: usize },
@@ -109,6 +109,14 @@ impl Child {
         crate::folder::wait_for("the child's end", || self.process.try_wait().unwrap())
     }
 
+    /// Waits until a job has taken it down.
+    pub fn dies(&mut self, folder: &Folder) {
+        assert!(!self.exit().success());
+        // The kill came before, and nobody could write it down.
+        folder.log().kill(self.pid());
+        folder.log().dead(self.pid());
+    }
+
     /// Sends a signal that is not its end: STOP, CONT.
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
@@ -161,9 +169,7 @@ pub fn play() {
 
 fn work(folder: &Folder, orders: &Receiver<String>, queue: &str, threads: usize) {
     let kiln = folder.kiln();
-    // As those do whose jobs are not known to be harmless.
-    let solitude = Duration::from_millis(500);
-    let runtime = workers::runtime_of(&kiln, folder, queue, threads).solitude(solitude).start().unwrap();
+    let runtime = workers::runtime_of(&kiln, folder, queue, threads).start().unwrap();
     folder.log().lives();
     say("started");
     assert_eq!(orders.recv().unwrap(), "stop");

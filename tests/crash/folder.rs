@@ -75,6 +75,16 @@ impl Folder {
         self.path.join("release").exists() || self.path.join(format!("release-{}", process::id())).exists()
     }
 
+    /// Lets this attempt of a held job fail.
+    pub fn fail(&self, id: i64, attempt: i64) {
+        fs::write(self.path.join(format!("fail-{id}-{attempt}")), "").unwrap();
+    }
+
+    /// Whether this attempt of a held job is to fail.
+    pub fn is_to_fail(&self, id: i64, attempt: i64) -> bool {
+        self.path.join(format!("fail-{id}-{attempt}")).exists()
+    }
+
     /// The files beside the database that belong to a runtime.
     pub fn sidecars(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().path());
@@ -109,6 +119,21 @@ impl Folder {
         conn.busy_timeout(DEADLINE).unwrap();
         conn
     }
+}
+
+/// The states of the entries in a sidecar: 1 for an attempt in its window, 2 for one that has outlived its window.
+/// Entries of attempts that have ended stay until others take their place.
+pub fn entries(sidecar: &Path) -> Vec<u64> {
+    const HEAD: usize = 256;
+    const ENTRY: usize = 32;
+    let bytes = fs::read(sidecar).unwrap();
+    let state = |entry: &[u8]| u64::from_le_bytes(entry[16..24].try_into().unwrap());
+    bytes.get(HEAD..).unwrap_or_default().chunks_exact(ENTRY).map(state).filter(|state| *state != 0).collect()
+}
+
+/// How many attempts have outlived their windows, as a sidecar says.
+pub fn outlived(sidecar: &Path) -> usize {
+    entries(sidecar).iter().filter(|state| **state == 2).count()
 }
 
 /// What a process calls itself in `attempted_by`.

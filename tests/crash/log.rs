@@ -36,6 +36,12 @@ impl Log {
         self.line(&format!("end {id} {attempt} {attempted_at} {} {how}", process::id()));
     }
 
+    /// To be written once the attempt has stored a checkpoint.
+    pub fn saved(&self, fence: Fence) {
+        let Fence { id, attempt, attempted_at, .. } = fence;
+        self.line(&format!("saved {id} {attempt} {attempted_at}"));
+    }
+
     /// To be written before the kill: whatever comes later in the log may have come after the process's end.
     pub fn kill(&self, pid: u32) {
         self.line(&format!("kill {pid}"));
@@ -96,6 +102,8 @@ pub struct Execution {
     pub started: Moment,
     /// When it ended by itself, and how.
     pub ended: Option<(Moment, String)>,
+    /// Whether it stored a checkpoint.
+    pub saved: bool,
 }
 
 #[derive(Default)]
@@ -120,7 +128,14 @@ impl Story {
                 pid: pid.parse().unwrap(),
                 started: at,
                 ended: None,
+                saved: false,
             }),
+            ("saved", [id, attempt, attempted_at]) => {
+                let told = (id.parse(), attempt.parse(), attempted_at.parse());
+                let mut executions = self.executions.iter_mut().rev();
+                let saved = executions.find(|e| (Ok(e.id), Ok(e.attempt), Ok(e.attempted_at)) == told);
+                saved.expect("what saves has begun").saved = true;
+            }
             ("end", [id, attempt, attempted_at, pid, how]) => {
                 let told = (id.parse(), attempt.parse(), attempted_at.parse(), pid.parse());
                 let mut executions = self.executions.iter_mut().rev();
@@ -170,8 +185,8 @@ impl Story {
         }
     }
 
-    /// No two executions of a job at one time, no two with one fence, and attempts that count up. A snooze gives its
-    /// attempt back, and so does a kill of a process that executed others as well.
+    /// No two executions of a job at one time, no two with one fence, and attempts that count up. Only a snooze gives an
+    /// attempt back, and a kill after a checkpoint.
     pub fn assert_orderly(&self) {
         let mut fences = HashSet::new();
         for execution in &self.executions {
@@ -183,8 +198,8 @@ impl Story {
                 let [one, next] = [pair[0], pair[1]];
                 assert!(self.lasted(one) < next.started.place, "two at a time: {one:?} and {next:?}");
                 let snoozed = matches!(&one.ended, Some((_, how)) if how == "snooze");
-                let killed = self.kills.contains_key(&one.pid);
-                let least = if snoozed || killed { one.attempt } else { one.attempt + 1 };
+                let resumes = one.saved && self.kills.contains_key(&one.pid);
+                let least = if snoozed || resumes { one.attempt } else { one.attempt + 1 };
                 assert!(next.attempt >= least, "attempts count up: {one:?} and {next:?}");
             }
         }

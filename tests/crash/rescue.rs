@@ -3,10 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kiln::{Kiln, State, Worker};
+use kiln::{Filter, Kiln, State, Worker};
 
 use crate::child::{Child, LONELY, Role};
-use crate::folder::{Folder, finished, job, wait_for};
+use crate::folder::{Folder, finished, job, outlived, wait_for};
+use crate::poison::Manner;
 use crate::report;
 use crate::watch::Watch;
 use crate::workers::{Bomb, Deaf, Held, Mood, Moody, abandonments, rescued, runtime};
@@ -18,11 +19,16 @@ const SOON: Duration = Duration::from_secs(5);
 /// Enqueues held jobs, and waits until all of them run in that child.
 fn hold(folder: &Folder, kiln: &Kiln, child: &Child, count: usize) -> Vec<i64> {
     let ids: Vec<i64> = (0..count).map(|_| kiln.enqueue(Held::job(())).unwrap().id).collect();
-    wait_for("held jobs", || {
+    run_in(folder, child, &ids);
+    ids
+}
+
+/// Waits until all of these run in that child.
+fn run_in(folder: &Folder, child: &Child, ids: &[i64]) {
+    wait_for("the start", || {
         let story = folder.log().read();
         ids.iter().all(|id| story.of(*id).iter().any(|execution| execution.pid == child.pid())).then_some(())
     });
-    ids
 }
 
 /// Waits until all of these have been started by this process, the test's own.
@@ -52,7 +58,7 @@ fn jobs_of_a_killed_process_run_again_within_a_second_of_the_next_start() {
     folder.release();
     for id in ids {
         let job = finished(&kiln, id);
-        assert_eq!((job.state, job.attempt, rescued(&job), job.crashes), (State::Completed, 1, 1, 0));
+        assert_eq!((job.state, job.attempt, rescued(&job), job.crashes), (State::Completed, 2, 1, 0));
         assert_eq!((job.errors.len(), abandonments(&job).len(), job.errors[0].attempt), (1, 1, 1));
     }
     next.stop();
@@ -75,9 +81,30 @@ fn jobs_of_a_killed_process_run_again_within_the_next_ticks_of_one_that_lives() 
     assert!(took < SOON, "{took:?}");
 
     folder.release();
-    ids.iter().for_each(|id| assert_eq!(finished(&kiln, *id).attempt, 1, "three died at once: nobody is to blame"));
+    ids.iter().for_each(|id| assert_eq!(finished(&kiln, *id).attempt, 2, "a crash costs the attempt"));
     other.stop();
     folder.log().read().assert_orderly();
+}
+
+/// Far more than one transaction rescues: a runtime that died with jobs claimed ahead.
+#[test]
+fn what_a_look_finds_dead_is_rescued_in_that_look_however_much_it_is() {
+    const JOBS: u64 = 1600;
+    let folder = Folder::new();
+    drop(folder.kiln());
+    let id = "0123456789abcdef0123456789abcdef";
+    std::fs::write(folder.path().join(format!("jobs.db-kiln-{id}")), "").unwrap();
+    let conn = folder.look();
+    let sql = "INSERT INTO kiln_jobs (worker, state, attempt, attempted_at, attempted_by)
+               VALUES ('ghost', 'executing', 1, 1, json_array('there', ?1))";
+    conn.execute_batch("BEGIN").unwrap();
+    (0..JOBS).for_each(|_| assert_eq!(conn.execute(sql, [id]).unwrap(), 1));
+    conn.execute_batch("COMMIT").unwrap();
+    // A handle looks once as it is opened.
+    let kiln = folder.kiln();
+    assert_eq!(kiln.count(Filter::new()).unwrap().state(State::Available), JOBS);
+    drop(kiln);
+    folder.assert_nothing_left_behind();
 }
 
 /// Nobody starts meanwhile, so that it is the runtime that lives which finds the dead.
@@ -112,6 +139,51 @@ fn each_of_many_rescues_by_a_runtime_that_lives_comes_within_a_second() {
         "a process is killed beside a runtime that lives",
         rounds,
         format!("rescued within a second ({most} ms at the most)"),
+    );
+}
+
+/// Each process takes over from the one before it. The jobs outlive their windows in between: no crash is counted, so
+/// nothing keeps them from running all at once.
+#[test]
+fn after_each_of_many_kills_all_jobs_run_again_within_a_second_and_at_full_width() {
+    const WIDTH: usize = 4;
+    let rounds: usize = if std::env::var_os("KILN_LONG").is_some_and(|long| long != "0") { 40 } else { 5 };
+    let folder = Folder::new();
+    let kiln = folder.kiln();
+    let watch = Watch::start(&folder);
+    let mut child = Child::start(&folder, Role::Poisoned(Manner::Brief));
+    child.says("started");
+    let ids: Vec<i64> = (0..WIDTH).map(|_| kiln.enqueue(Held::job(()).max_attempts(1000)).unwrap().id).collect();
+    for _ in 0..rounds {
+        let next = Child::start(&folder, Role::Poisoned(Manner::Brief));
+        next.says("started");
+        run_in(&folder, &child, &ids);
+        let sidecar = folder.sidecar_of(child.pid());
+        wait_for("the windows' end", || (outlived(&sidecar) == WIDTH).then_some(()));
+        // At any moment between two looks.
+        thread::sleep(Duration::from_millis(fastrand::u64(..600)));
+        child.kill(&folder);
+        // A process that starts looks for the dead at once. None does before they run again.
+        run_in(&folder, &next, &ids);
+        child = next;
+    }
+    folder.release();
+    for &id in &ids {
+        let job = finished(&kiln, id);
+        let expected = (State::Completed, rounds as i64 + 1, rounds as u64, 0);
+        assert_eq!((job.state, job.attempt, rescued(&job), job.crashes), expected);
+    }
+    let story = folder.log().read();
+    story.assert_orderly();
+    let seen = watch.end();
+    let waits = seen.waits_to_run_again(&story);
+    assert_eq!(waits.len(), WIDTH * rounds);
+    let most = waits.iter().max().unwrap() / 1000;
+    child.kill(&folder);
+    report(
+        "a process is killed with as many jobs as it has threads, beside one that lives",
+        rounds,
+        format!("all of them run again at the same time within a second ({most} ms at the most)"),
     );
 }
 

@@ -95,6 +95,27 @@ impl Seen {
         looks.iter().take_while(|look| look.from < to).map(|look| look.lost).sum()
     }
 
+    /// For each job that a kill cut off, how long it was from the end of its process to the next start of the job, in
+    /// microseconds.
+    ///
+    /// # Panics
+    ///
+    /// If a job did not run again, or waited for longer than promised, not counting what the machine lost meanwhile. So
+    /// a runtime must have lived beside the process that was killed, with a free thread for each of its jobs.
+    pub fn waits_to_run_again(&self, story: &Story) -> Vec<u64> {
+        let mut waits = Vec::new();
+        for cut in story.executions.iter().filter(|execution| execution.ended.is_none()) {
+            let Some(&dead) = story.dead.get(&cut.pid) else { continue };
+            let next = story.of(cut.id).into_iter().find(|next| next.started.place > cut.started.place);
+            let next = next.unwrap_or_else(|| panic!("{cut:?} was cut off, and the job never ran again"));
+            let wait = next.started.micros.saturating_sub(dead.micros);
+            let lost = self.lost(dead.micros, next.started.micros);
+            assert!(wait <= PROMISED + lost, "{wait} µs from the end of {cut:?} to {next:?}, {lost} of them lost");
+            waits.push(wait);
+        }
+        waits
+    }
+
     /// The most that was lost at once.
     pub fn worst(&self) -> u64 {
         self.0.iter().map(|look| look.lost).max().unwrap_or(0)

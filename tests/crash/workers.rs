@@ -8,7 +8,7 @@ use std::time::Duration;
 use kiln::{Failure, Job, Kiln, Outcome, Running, RuntimeBuilder, Worker};
 use serde::{Deserialize, Serialize};
 
-use crate::folder::{Folder, wait_for};
+use crate::folder::{Folder, outlived, wait_for};
 use crate::log::Log;
 
 /// A runtime with all of these workers, and so many threads.
@@ -17,11 +17,11 @@ pub fn runtime(kiln: &Kiln, folder: &Folder, threads: usize) -> RuntimeBuilder {
 }
 
 pub fn runtime_of(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> RuntimeBuilder {
-    // Processes are killed here, and it is never a job's doing.
-    suspicious(kiln, folder, queue, threads).max_crashes(u32::MAX).solitude(Duration::ZERO)
+    // Processes are killed here from outside, more often than any job could bear by default.
+    suspicious(kiln, folder, queue, threads).max_crashes(u32::MAX)
 }
 
-/// The same, with all settings about crashes as they are by themselves.
+/// The same, with the default settings for crashes.
 pub fn suspicious(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> RuntimeBuilder {
     let folder = Folder::at(folder.path());
     let log = Arc::new(folder.log());
@@ -32,6 +32,7 @@ pub fn suspicious(kiln: &Kiln, folder: &Folder, queue: &str, threads: usize) -> 
         .worker(Deaf { log: Arc::clone(&log) })
         .worker(Tick { log: Arc::clone(&log) })
         .worker(Poison { log: Arc::clone(&log), folder: Folder::at(folder.path()) })
+        .worker(Saver { log: Arc::clone(&log), folder: Folder::at(folder.path()) })
         .worker(Bomb { log })
 }
 
@@ -104,9 +105,9 @@ pub fn abandonments(job: &Job) -> Vec<&str> {
     errors.filter(|error| error.starts_with("abandoned: the process of runtime")).collect()
 }
 
-/// Those of them that cost no attempt: others were executing as well.
-pub fn given_back(job: &Job) -> usize {
-    abandonments(job).iter().filter(|error| error.contains("the attempt is given back")).count()
+/// How many of these errors are the last of the job's errors.
+pub fn abandoned_last(job: &Job) -> usize {
+    job.errors.iter().rev().take_while(|error| error.error.starts_with("abandoned: the process of runtime")).count()
 }
 
 /// The errors that the worker itself returned.
@@ -131,7 +132,7 @@ impl Worker for Tick {
     }
 }
 
-/// Runs until the folder is released or somebody asks it to leave.
+/// Runs until the folder is released, the attempt is told to fail, or somebody asks it to leave.
 pub struct Held {
     log: Arc<Log>,
     folder: Folder,
@@ -143,9 +144,22 @@ impl Worker for Held {
 
     fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
         self.log.start(job.fence());
-        let waited = job.poll(Duration::from_millis(5), || self.folder.is_released().then_some(()));
-        self.log.end(job.fence(), if waited.is_ok() { "released" } else { "asked-to-leave" });
-        Ok(waited?.into())
+        let ended = || {
+            let fails = self.folder.is_to_fail(job.id, job.attempt);
+            (fails || self.folder.is_released()).then_some(fails)
+        };
+        let waited = job.poll(Duration::from_millis(5), ended);
+        let how = match &waited {
+            Ok(true) => "failure",
+            Ok(false) => "released",
+            Err(_) => "asked-to-leave",
+        };
+        self.log.end(job.fence(), how);
+        if waited? { Err("told to fail".into()) } else { Ok(Outcome::Complete) }
+    }
+
+    fn backoff(&self, _: &Job) -> Option<Duration> {
+        Some(Duration::ZERO)
     }
 }
 
@@ -182,7 +196,29 @@ impl Worker for Bomb {
     }
 }
 
-/// Waits for so many others to be executing here, unless it is a suspect; then does its worst.
+/// Stores a checkpoint, and runs until the folder is released.
+pub struct Saver {
+    log: Arc<Log>,
+    folder: Folder,
+}
+
+impl Worker for Saver {
+    const NAME: &'static str = "saver";
+    const MAX_ATTEMPTS: i64 = 3;
+    type Args = ();
+
+    fn process(&self, job: &Running<()>) -> Result<Outcome, Failure> {
+        self.log.start(job.fence());
+        let saved: u64 = job.last_checkpoint()?.unwrap_or(0);
+        job.checkpoint(&(saved + 1))?;
+        self.log.saved(job.fence());
+        job.poll(Duration::from_millis(5), || self.folder.is_released().then_some(()))?;
+        self.log.end(job.fence(), "released");
+        Ok(Outcome::record(&(saved + 1))?)
+    }
+}
+
+/// Waits for so many others to execute here, unless it is a suspect, and then does its worst.
 pub struct Poison {
     log: Arc<Log>,
     folder: Folder,
@@ -191,8 +227,10 @@ pub struct Poison {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dose {
     pub company: usize,
-    /// How long it takes until then.
+    /// How long it waits then.
     pub millis: u64,
+    /// So many attempts of its process have outlived their windows before it goes on.
+    pub outlived: usize,
     pub does: Harm,
 }
 
@@ -203,18 +241,25 @@ pub enum Harm {
     Kill(u32),
 }
 
+/// From so many crashes on a job is a suspect.
+pub const SUSPECT: i64 = 2;
+
 impl Worker for Poison {
     const NAME: &'static str = "poison";
     type Args = Dose;
 
     fn process(&self, job: &Running<Dose>) -> Result<Outcome, Failure> {
         self.log.start(job.fence());
-        if job.crashes == 0 {
+        if job.crashes < SUSPECT {
             wait_for("company", || {
                 let story = self.folder.log().read();
                 let here = story.executions.iter().filter(|execution| execution.pid == process::id());
                 (here.count() > job.args.company).then_some(())
             });
+        }
+        if job.args.outlived > 0 {
+            let sidecar = self.folder.sidecar_of(process::id());
+            wait_for("the windows' end", || (outlived(&sidecar) == job.args.outlived).then_some(()));
         }
         thread::sleep(Duration::from_millis(job.args.millis));
         match job.args.does {

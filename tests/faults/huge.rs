@@ -63,6 +63,24 @@ impl Write for Counter {
     }
 }
 
+/// It is listed, exported, diagnosed, and updated as far as it may be.
+fn is_shown_and_updated(kiln: &Kiln, id: i64, what: &str) {
+    assert_eq!(kiln.list(Filter::new().limit(10)).unwrap().len(), 1);
+    let mut exported = Counter::default();
+    assert_eq!(kiln.export_with_secrets(&mut exported, Filter::new()).unwrap(), 1);
+    // Of many errors a failure keeps a few.
+    assert!(exported.0 > bytes() / 20 || what == "many errors", "{what}: {} bytes", exported.0);
+    let diagnosis = kiln.diagnose().unwrap();
+    assert_eq!(diagnosis.of(kiln::Problem::Damaged).count(), 0, "{what}: {diagnosis}");
+    assert_eq!(kiln.health().unwrap().runtimes.len(), 1);
+    // Within its limit of args and meta an update goes on, beyond it says so.
+    let sound = kiln.update(id, Changes::new().priority(2));
+    let too_large = |error: kiln::Error| error.is_invalid() && error.to_string().contains("max_payload");
+    assert!(sound.is_ok_and(|count| count == 1), "{what}");
+    let updated = kiln.update(id, |_: &Job| Changes::new().priority(3));
+    assert!(updated.map_or_else(too_large, |count| count == 1), "{what}");
+}
+
 #[test]
 fn a_huge_row_does_what_others_do_or_says_why_not_and_stops_nobody() {
     let folder = Folder::new();
@@ -96,20 +114,7 @@ fn a_huge_row_does_what_others_do_or_says_why_not_and_stops_nobody() {
         assert_eq!(job.recorded::<serde_json::Value>().is_err(), what == "a recorded value", "{what}");
         assert!(job.to_string().len() + format!("{job:?}").len() > 100);
         drop(job);
-        assert_eq!(kiln.list(Filter::new().limit(10)).unwrap().len(), 1);
-        let mut exported = Counter::default();
-        assert_eq!(kiln.export_with_secrets(&mut exported, Filter::new()).unwrap(), 1);
-        // Of many errors a failure keeps a few.
-        assert!(exported.0 > bytes() / 20 || what == "many errors", "{what}: {} bytes", exported.0);
-        let diagnosis = kiln.diagnose().unwrap();
-        assert_eq!(diagnosis.of(kiln::Problem::Damaged).count(), 0, "{what}: {diagnosis}");
-        assert_eq!(kiln.health().unwrap().runtimes.len(), 1);
-        // Within its limit of args and meta an update goes on, beyond it says so.
-        let sound = kiln.update(id, Changes::new().priority(2));
-        let too_large = |error: kiln::Error| error.is_invalid() && error.to_string().contains("max_payload");
-        assert!(sound.is_ok_and(|count| count == 1), "{what}");
-        let updated = kiln.update(id, |_: &Job| Changes::new().priority(3));
-        assert!(updated.map_or_else(too_large, |count| count == 1), "{what}");
+        is_shown_and_updated(&kiln, id, what);
         assert_eq!(kiln.cancel(id).unwrap(), 1, "{what}");
         assert_eq!(kiln.retry(id).unwrap(), 1, "{what}");
         if runs {

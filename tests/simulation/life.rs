@@ -332,6 +332,11 @@ impl World {
             return self.count("stale acks");
         }
         self.held[n].over = true;
+        self.apply(&job, verdict, due, now);
+    }
+
+    /// What an ack makes of the model's job.
+    fn apply(&mut self, job: &Job, verdict: u32, due: Timestamp, now: Timestamp) {
         let model = self.jobs.get_mut(&job.id).unwrap();
         match verdict {
             0..4 => model.end(State::Completed, now),

@@ -1,283 +1,242 @@
-//! Reading an expression. What is accepted is exactly what `Expression.parse` of oban-py 0.7 accepts.
+//! A cron expression, as it was written.
 
-use std::iter::StepBy;
-use std::ops::RangeInclusive;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
 
-use super::fields::{Fields, Set};
-use crate::error::Error;
+use jiff::civil::DateTime;
+use sha2::{Digest, Sha256};
 
-const NICKNAMES: [(&str, &str); 7] = [
-    ("@hourly", "0 * * * *"),
-    ("@daily", "0 0 * * *"),
-    ("@midnight", "0 0 * * *"),
-    ("@weekly", "0 0 * * 0"),
-    ("@monthly", "0 0 1 * *"),
-    ("@yearly", "0 0 1 1 *"),
-    ("@annually", "0 0 1 1 *"),
-];
+use super::fields::Fields;
+use super::parse::parse;
+use crate::error::{Error, Result};
 
-/// What a field may hold. A name stands for its place in `names`, counted from `low`.
-struct Rule {
-    field: &'static str,
-    low: u32,
-    high: u32,
-    allowed: &'static str,
-    names: &'static [&'static str],
+/// When a job recurs: a cron expression, `@reboot`, or a fixed distance.
+///
+/// A `Cron` is parsed with [`FromStr`] and shown as it was written. Two `Cron`s are equal if they were written alike:
+/// `@daily` does not equal `0 0 * * *`, because their [`name`](Self::name)s differ too.
+///
+/// An expression is five fields between white space:
+///
+/// | field        | allowed             |
+/// | ------------ | ------------------- |
+/// | minute       | `0-59`              |
+/// | hour         | `0-23`              |
+/// | day of month | `1-31`              |
+/// | month        | `1-12`, `JAN-DEC`   |
+/// | day of week  | `0-7`, `SUN-SAT`    |
+///
+/// A field is `*` (all), a number, a range `1-5`, a step `*/10`, `5/10` (from 5 to the end) or `1-30/10` with a
+/// distance of 1 to 99, or a list of these between commas. Names are upper case; 0 and 7 are both Sunday. A range
+/// never wraps: `FRI-MON` is refused.
+///
+/// **Day of month and day of week must both match** (classic cron takes either): `0 0 13 * FRI` is Friday the 13th.
+///
+/// A nickname stands for an expression: `@hourly` (`0 * * * *`), `@daily` and `@midnight` (`0 0 * * *`), `@weekly`
+/// (`0 0 * * 0`), `@monthly` (`0 0 1 * *`), `@yearly` and `@annually` (`0 0 1 1 *`).
+///
+/// This accepts and refuses what oban-py 0.7 does (`Expression.parse`), including decimal digits of any script and
+/// names written together (`SUNMON` is `01`). In addition it accepts `@reboot`, as Oban does (`Oban.Cron.Expression`).
+///
+/// # Errors
+///
+/// A wrong expression is [invalid](Error::is_invalid), field `cron`. The message names the field, the value and what is
+/// allowed, and points at the place.
+///
+/// ```
+/// use kiln::Cron;
+///
+/// let weekdays: Cron = "0 9 * * MON-FRI".parse()?;
+/// assert_eq!(weekdays.to_string(), "0 9 * * MON-FRI");
+///
+/// let error = "0 25 * * *".parse::<Cron>().unwrap_err();
+/// assert_eq!(error.to_string(), "cron: hour must be 0-23, got 25\n  0 25 * * *\n    ^^");
+/// # Ok::<(), kiln::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Cron {
+    source: String,
+    pub(super) kind: Kind,
 }
 
-const RULES: [Rule; 5] = [
-    Rule { field: "minute", low: 0, high: 59, allowed: "0-59", names: &[] },
-    Rule { field: "hour", low: 0, high: 23, allowed: "0-23", names: &[] },
-    Rule { field: "day of month", low: 1, high: 31, allowed: "1-31", names: &[] },
-    Rule {
-        field: "month",
-        low: 1,
-        high: 12,
-        allowed: "1-12 or JAN-DEC",
-        names: &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
-    },
-    Rule {
-        field: "day of week",
-        low: 0,
-        high: 7,
-        allowed: "0-7 or SUN-SAT",
-        names: &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"],
-    },
-];
-
-/// What is wrong, and with which slice of the expression.
-pub(super) struct Mistake<'a> {
-    place: &'a str,
-    message: String,
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Clock(Fields),
+    Every(Duration),
+    Reboot,
 }
 
-impl Mistake<'_> {
-    /// Shows `source`, which the place is a slice of, with carets under the place.
-    pub(super) fn into_error(self, source: &str) -> Error {
-        // A slice of the text begins where its address says.
-        let before = self.place.as_ptr().addr() - source.as_ptr().addr();
-        let indent = " ".repeat(source[..before].chars().count());
-        let carets = "^".repeat(self.place.chars().count().max(1));
-        // One line and one column each, so that the carets meet their place.
-        let shown: String = source.chars().map(|c| if is_space(c) || c.is_control() { ' ' } else { c }).collect();
-        Error::invalid("cron", format!("cron: {}\n  {shown}\n  {indent}{carets}", self.message))
-    }
-}
-
-pub(super) fn parse(source: &str) -> Result<Fields, Mistake<'_>> {
-    let expression = NICKNAMES.iter().find(|(name, _)| *name == source).map_or(source, |(_, expression)| expression);
-    if expression.starts_with("@every") {
-        let message = "every is no expression, give it as a duration: Cron::every, NewCron::every".to_owned();
-        return Err(Mistake { place: source, message });
-    }
-    if expression.starts_with('@') {
-        let known = NICKNAMES.map(|(name, _)| name).join(", ");
-        return Err(Mistake {
-            place: source,
-            message: format!("a nickname must be {known} or @reboot, got {source:?}"),
-        });
-    }
-    let texts = split(expression)?;
-    let set = |field: usize| RULES[field].set(texts[field]);
-    Ok(Fields {
-        minutes: set(0)?,
-        hours: set(1)?,
-        days: set(2)?,
-        months: set(3)?,
-        weekdays: set(4)?.from(0).map(|day| day % 7).collect(),
-        interval: texts[..2].iter().any(|text| text.contains(['*', '/'])),
-    })
-}
-
-/// The texts of the five fields, split as the reference does: at white space, with none before or after.
-fn split(expression: &str) -> Result<[&str; 5], Mistake<'_>> {
-    let [first, .., last] = RULES.map(|rule| rule.field);
-    if expression.starts_with(is_space) {
-        return Err(Mistake { place: &expression[..0], message: format!("no space may stand before {first}") });
-    }
-    let words: Vec<_> = expression.split(is_space).filter(|word| !word.is_empty()).collect();
-    let tally = format!("an expression is five fields, got {}", words.len());
-    let end = expression.trim_end_matches(is_space).len();
-    if let Some(missing) = RULES.get(words.len()) {
-        return Err(Mistake {
-            place: &expression[expression.len()..],
-            message: format!("{} is missing, {tally}", missing.field),
-        });
-    }
-    if let Some(extra) = words.get(RULES.len()) {
-        return Err(Mistake { place: extra, message: format!("nothing may follow {last}, {tally}") });
-    }
-    if end < expression.len() {
-        return Err(Mistake { place: &expression[end..], message: format!("no space may follow {last}") });
-    }
-    Ok(words.try_into().expect("BUG: neither fewer nor more than five words"))
-}
-
-impl Rule {
-    fn set<'a>(&self, text: &'a str) -> Result<Set, Mistake<'a>> {
-        let parts = text.split(',').map(|part| self.part(part)).collect::<Result<Vec<_>, _>>()?;
-        Ok(parts.into_iter().flatten().map(|value| value as i8).collect())
-    }
-
-    /// One element of a list: `*`, `5`, `1-5`, and with a step `*/10`, `5/10`, `1-5/10`.
-    fn part<'a>(&self, part: &'a str) -> Result<StepBy<RangeInclusive<u32>>, Mistake<'a>> {
-        let (range, step) = match part.split_once('/') {
-            Some((range, step)) => (range, Some(self.step(step)?)),
-            None => (part, None),
-        };
-        let (from, to) = range.split_once('-').unwrap_or((range, range));
-        let form = || format!("be {}, a range of them (a-b), * or a step (*/n, a/n, a-b/n)", self.allowed);
-        let (low, high) = match range {
-            "*" => (self.low, self.high),
-            _ => self.number(from).zip(self.number(to)).ok_or_else(|| self.mistake(part, &form()))?,
-        };
-        let high = if step.is_some() && !range.contains('-') { self.high } else { high };
-        for (text, value) in [(from, low), (to, high)] {
-            if !(self.low..=self.high).contains(&value) {
-                return Err(self.mistake(text, &format!("be {}", self.allowed)));
-            }
+impl Cron {
+    /// A job every `distance`, in any time zone.
+    ///
+    /// The slots lie at whole multiples of the distance from the Unix epoch, so that every process agrees on them
+    /// without asking: `every` 15 minutes is at :00, :15, :30 and :45 UTC. A distance that does not divide a day drifts
+    /// over the clock, and summer time does not touch it.
+    ///
+    /// Such a `Cron` shows itself as `@every 90s` or `@every 1500ms`. This text is not an expression: it cannot be
+    /// parsed (oban-py has no such thing).
+    ///
+    /// # Errors
+    ///
+    /// [Invalid](Error::is_invalid), field `cron`, unless the distance is a whole number of milliseconds, one at least.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use kiln::Cron;
+    ///
+    /// assert_eq!(Cron::every(Duration::from_secs(90))?.to_string(), "@every 90s");
+    /// assert!(Cron::every(Duration::ZERO).is_err());
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn every(distance: Duration) -> Result<Self> {
+        let millis = distance.as_millis();
+        if distance.is_zero() || !distance.subsec_nanos().is_multiple_of(1_000_000) {
+            let message = format!("cron: every must be a whole number of milliseconds, at least 1, got {distance:?}");
+            return Err(Error::invalid("cron", message));
         }
-        if low > high {
-            return Err(self.mistake(range, "have its range from low to high"));
-        }
-        Ok((low..=high).step_by(step.unwrap_or(1) as usize))
+        let source = if millis.is_multiple_of(1000) {
+            format!("@every {}s", millis / 1000)
+        } else {
+            format!("@every {millis}ms")
+        };
+        Ok(Self { source, kind: Kind::Every(distance) })
     }
 
-    fn step<'a>(&self, text: &'a str) -> Result<u32, Mistake<'a>> {
-        let plain = self.digits(text).starts_with(|first| matches!(first, '1'..='9'));
-        self.number(text).filter(|&step| plain && step < 100).ok_or_else(|| self.mistake(text, "have a step of 1-99"))
+    /// Reads the text of any [`Cron`], including [`every`](Self::every).
+    pub(crate) fn read(shown: &str) -> Result<Self> {
+        let distance = shown.strip_prefix("@every ").and_then(|distance| {
+            let seconds = || distance.strip_suffix('s')?.parse().ok().map(Duration::from_secs);
+            let millis = |text: &str| text.parse().ok().map(Duration::from_millis);
+            distance.strip_suffix("ms").map_or_else(seconds, millis)
+        });
+        distance.map_or_else(|| shown.parse(), Self::every)
     }
 
-    fn number(&self, text: &str) -> Option<u32> {
-        let digits = self.digits(text);
-        let value = digits.chars().try_fold(0_u32, |sum, c| Some(sum.saturating_mul(10).saturating_add(digit(c)?)));
-        value.filter(|_| !digits.is_empty())
+    /// Whether this is `@reboot`: once when a runtime starts, and never by the clock.
+    ///
+    /// ```
+    /// use kiln::Cron;
+    ///
+    /// assert!("@reboot".parse::<Cron>()?.is_reboot());
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn is_reboot(&self) -> bool {
+        self.kind == Kind::Reboot
     }
 
-    /// The text with every name in it replaced by its number, as the reference does: `JANFEB` is 12.
-    fn digits(&self, text: &str) -> String {
-        let names = self.names.iter().zip(self.low..);
-        names.fold(text.to_owned(), |text, (name, value)| text.replace(name, &value.to_string()))
+    /// Whether a wall clock showing `time` is in a minute of the expression. Seconds do not count.
+    ///
+    /// This is oban-py's `Expression.is_now`. It ignores summer time, which [`Schedule`](crate::Schedule) handles. It
+    /// is always false for [`every`](Self::every) and `@reboot`, which do not go by a wall clock.
+    ///
+    /// ```
+    /// use jiff::civil::date;
+    /// use kiln::Cron;
+    ///
+    /// let friday_the_13th: Cron = "0 0 13 * FRI".parse()?;
+    /// assert!(friday_the_13th.matches(date(2026, 3, 13).at(0, 0, 59, 0)));
+    /// assert!(!friday_the_13th.matches(date(2026, 3, 20).at(0, 0, 0, 0)));
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn matches(&self, time: DateTime) -> bool {
+        matches!(&self.kind, Kind::Clock(fields) if fields.matches(time))
     }
 
-    fn mistake<'a>(&self, place: &'a str, must: &str) -> Mistake<'a> {
-        let got = if place.is_empty() { "nothing" } else { place };
-        Mistake { place, message: format!("{} must {must}, got {got}", self.field) }
+    /// The values of the five fields, ascending: minute, hour, day of month, month, and day of week from 0, Sunday,
+    /// to 6. `None` for [`every`](Self::every) and `@reboot`.
+    ///
+    /// ```
+    /// use kiln::Cron;
+    ///
+    /// let [minutes, hours, .., weekdays] = "*/20 9 * * FRI-7".parse::<Cron>()?.fields().unwrap();
+    /// assert_eq!(minutes, [0, 20, 40]);
+    /// assert_eq!(hours, [9]);
+    /// assert_eq!(weekdays, [0, 5, 6]);
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn fields(&self) -> Option<[Vec<i8>; 5]> {
+        if let Kind::Clock(fields) = &self.kind { Some(fields.values()) } else { None }
+    }
+
+    /// The stable name of one cron entry: eight hexadecimal digits that go into a job's `meta.cron_name`.
+    ///
+    /// The same expression, worker and time zone give the same name in every process and every version, and the one
+    /// that oban-py gives (`cron_hash` in `oban/_scheduler.py`): the start of a SHA-256 over the expression as it was
+    /// written, the worker's name, and the time zone's name where the entry itself has one.
+    ///
+    /// ```
+    /// use kiln::Cron;
+    ///
+    /// let daily: Cron = "@daily".parse()?;
+    /// assert_eq!(daily.name("app.Worker", None), "bde5273e");
+    /// assert_eq!(daily.name("app.Worker", Some("America/New_York")), "0a39abc5");
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    pub fn name(&self, worker: &str, timezone: Option<&str>) -> String {
+        let options = match timezone {
+            Some(timezone) => serde_json::json!({ "timezone": timezone }),
+            None => serde_json::json!({}),
+        };
+        let hash = Sha256::digest(format!("{}:{worker}:{options}", self.source));
+        hash[..4].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// White space as Python's `\s` has it: Unicode's, and the four separators of ASCII.
-fn is_space(character: char) -> bool {
-    character.is_whitespace() || matches!(character, '\x1c'..='\x1f')
+impl FromStr for Cron {
+    type Err = Error;
+
+    fn from_str(source: &str) -> Result<Self> {
+        let kind = if source == "@reboot" {
+            Kind::Reboot
+        } else {
+            Kind::Clock(parse(source).map_err(|mistake| mistake.into_error(source))?)
+        };
+        Ok(Self { source: source.to_owned(), kind })
+    }
 }
 
-/// The value of a decimal digit of any script, as Python's `\d` and `int` read it.
-fn digit(character: char) -> Option<u32> {
-    ZEROS.iter().find_map(|zero| (character as u32).checked_sub(*zero).filter(|&value| value < 10))
+impl fmt::Display for Cron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.source)
+    }
 }
 
-/// The zero of every script that has decimal digits (Unicode 15, category Nd); one to nine follow it.
-#[rustfmt::skip]
-const ZEROS: [u32; 68] = [
-    0x30, 0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6, 0xE50, 0xED0,
-    0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0, 0x1C40, 0x1C50, 0xA620,
-    0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x104A0, 0x10D30, 0x11066, 0x110F0, 0x11136, 0x111D0,
-    0x112F0, 0x11450, 0x114D0, 0x11650, 0x116C0, 0x11730, 0x118E0, 0x11950, 0x11C50, 0x11D50, 0x11DA0, 0x11F50,
-    0x16A60, 0x16AC0, 0x16B50, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6, 0x1E140, 0x1E2F0, 0x1E4F0, 0x1E950,
-    0x1FBF0,
-];
+impl fmt::Debug for Cron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cron").field(&self.source).finish()
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use crate::Cron;
+    use super::*;
 
-    fn values(source: &str) -> [Vec<i8>; 5] {
-        source.parse::<Cron>().unwrap().fields().unwrap()
-    }
-
-    fn error(source: &str) -> String {
-        let error = source.parse::<Cron>().expect_err(source);
-        assert_eq!(error.field(), Some("cron"));
-        error.to_string()
+    #[test]
+    fn every_wants_whole_milliseconds() {
+        let shown = |distance| Cron::every(distance).map(|cron| cron.to_string()).map_err(|error| error.to_string());
+        assert_eq!(shown(Duration::from_secs(3600)).unwrap(), "@every 3600s");
+        assert_eq!(shown(Duration::from_millis(1500)).unwrap(), "@every 1500ms");
+        let message = "cron: every must be a whole number of milliseconds, at least 1, got";
+        assert_eq!(shown(Duration::ZERO).unwrap_err(), format!("{message} 0ns"));
+        assert_eq!(shown(Duration::from_micros(1500)).unwrap_err(), format!("{message} 1.5ms"));
+        assert!("@every 3600s".parse::<Cron>().is_err());
     }
 
     #[test]
-    fn fields_hold_numbers_ranges_steps_and_lists() {
-        let [minutes, hours, days, months, weekdays] = values("5,*/25,7-9 20/2 1-31/10 JAN-MAR,DEC MON,5-7");
-        assert_eq!(minutes, [0, 5, 7, 8, 9, 25, 50]);
-        assert_eq!(hours, [20, 22]);
-        assert_eq!(days, [1, 11, 21, 31]);
-        assert_eq!(months, [1, 2, 3, 12]);
-        assert_eq!(weekdays, [0, 1, 5, 6]);
+    fn name_is_the_reference_s() {
+        let name = |source: &str, worker, timezone| source.parse::<Cron>().unwrap().name(worker, timezone);
+        assert_eq!(name("0 9 * * MON-FRI", "MyApp.Workers.Daily", None), "115d2aa8");
+        assert_eq!(name("* * * * *", "w\u{e9}", Some("Etc/UTC")), "03c09ce2");
+        assert_eq!(name("@hourly", "send_email", Some("America/New_York")), "5c72658d");
     }
 
     #[test]
-    fn nicknames_stand_for_expressions() {
-        for (nickname, expression) in super::NICKNAMES {
-            assert_eq!(values(nickname), values(expression));
-            assert_eq!(nickname.parse::<Cron>().unwrap().to_string(), nickname);
-        }
-    }
-
-    #[test]
-    fn oddities_of_the_reference() {
-        assert_eq!(values("* * * * */7")[4], [0]);
-        assert_eq!(values("* * * * 1/6")[4], [0, 1]);
-        assert_eq!(values("* * * JANFEB SUNMON")[3..], [vec![12], vec![1]]);
-        assert_eq!(values("* * * */OCT *")[3], [1, 11]);
-        assert_eq!(values("\u{661}\u{ff15} 007 * * *")[..2], [vec![15], vec![7]]);
-        assert_eq!(values("0\u{2003}0\t*\n*\x1c*"), values("0 0 * * *"));
-        for refused in [
-            "*/05 * * * *",
-            "*/\u{665} * * * *",
-            "*/100 * * * *",
-            "* * * * FRI-MON",
-            "50-65/20 * * * *",
-            "\u{b2} * * * *",
-        ] {
-            error(refused);
-        }
-    }
-
-    #[test]
-    fn errors_name_the_field_and_show_the_place() {
-        assert_eq!(error("0 25 * * *"), "cron: hour must be 0-23, got 25\n  0 25 * * *\n    ^^");
-        assert_eq!(error("0 0 1-32/2 * *"), "cron: day of month must be 1-31, got 32\n  0 0 1-32/2 * *\n        ^^");
-        assert_eq!(
-            error("* * * * 1,9"),
-            "cron: day of week must be 0-7 or SUN-SAT, got 9\n  * * * * 1,9\n            ^"
-        );
-        assert_eq!(error("*/0 * * * *"), "cron: minute must have a step of 1-99, got 0\n  */0 * * * *\n    ^");
-        assert_eq!(
-            error("9-5 * * * *"),
-            "cron: minute must have its range from low to high, got 9-5\n  9-5 * * * *\n  ^^^"
-        );
-        assert_eq!(
-            error("0\t0  * JAN,feb *"),
-            "cron: month must be 1-12 or JAN-DEC, a range of them (a-b), * or a step (*/n, a/n, a-b/n), got feb\n  \
-             0 0  * JAN,feb *\n             ^^^"
-        );
-        assert!(error("1,,2 * * * *").ends_with(", got nothing\n  1,,2 * * * *\n    ^"));
-        assert!(error("99999999999999999999 * * * *").starts_with("cron: minute must be 0-59, got 9999"));
-    }
-
-    #[test]
-    fn errors_count_the_fields() {
-        let five = "an expression is five fields, got";
-        assert_eq!(error("* * *"), format!("cron: month is missing, {five} 3\n  * * *\n       ^"));
-        assert_eq!(
-            error("* * * * * *"),
-            format!("cron: nothing may follow day of week, {five} 6\n  * * * * * *\n            ^")
-        );
-        assert_eq!(error(""), format!("cron: minute is missing, {five} 0\n  \n  ^"));
-        assert_eq!(error(" * * * * *"), "cron: no space may stand before minute\n   * * * * *\n  ^");
-        assert_eq!(error("* * * * * "), "cron: no space may follow day of week\n  * * * * * \n           ^");
-        let every = "cron: every is no expression, give it as a duration: Cron::every, NewCron::every";
-        assert_eq!(error("@every 5m"), format!("{every}\n  @every 5m\n  ^^^^^^^^^"));
-        let nicknames = "@hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually or @reboot";
-        assert_eq!(
-            error("@Daily"),
-            format!("cron: a nickname must be {nicknames}, got \"@Daily\"\n  @Daily\n  ^^^^^^")
-        );
+    fn equal_as_written() {
+        let cron = |source: &str| source.parse::<Cron>().unwrap();
+        assert_eq!(cron("@daily"), cron("@daily"));
+        assert_ne!(cron("@daily"), cron("0 0 * * *"));
+        assert_eq!(format!("{:?}", cron("@daily")), "Cron(\"@daily\")");
+        assert_eq!(format!("{:>8}", cron("@daily")), "  @daily");
     }
 }

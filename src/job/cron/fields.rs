@@ -1,4 +1,4 @@
-//! What the five fields name, and the next minute among it.
+//! The values of the five fields, and the next minute that matches them.
 
 use jiff::civil::{Date, DateTime, Time};
 
@@ -65,7 +65,7 @@ impl Fields {
     fn date_from(&self, mut from: Date, last: Date) -> Option<Date> {
         while from <= last {
             if self.months.has(from.month()) {
-                // A day that the month does not have is no date: it ends the month.
+                // The first day that the month does not have ends the month.
                 let mut dates =
                     self.days.from(from.day()).map_while(|day| Date::new(from.year(), from.month(), day).ok());
                 if let Some(date) = dates.find(|&date| self.on_weekday(date)) {

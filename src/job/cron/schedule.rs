@@ -1,4 +1,4 @@
-//! From the wall clock to instants, and what a change of the clock does.
+//! The instants at which a cron expression is due, also when the clock is changed.
 
 use std::iter;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::expression::{Cron, Kind};
 use super::fields::Fields;
-use super::{Cron, Kind};
 
 /// How far ahead a slot is looked for: 41 years.
 ///
@@ -59,7 +59,7 @@ impl Schedule {
         Self { cron, zone }
     }
 
-    /// What recurs.
+    /// The expression.
     ///
     /// ```
     /// use jiff::tz::TimeZone;
@@ -73,7 +73,7 @@ impl Schedule {
         &self.cron
     }
 
-    /// By whose clock.
+    /// The time zone.
     ///
     /// ```
     /// use jiff::tz::TimeZone;
@@ -89,11 +89,12 @@ impl Schedule {
 
     /// The first instant after `after`, itself excluded, at which this is due.
     ///
-    /// `None` where there is none within 41 years: for a day that never comes (`0 0 30 2 *`), or beyond the year 9999.
+    /// `None` if there is none within 41 years: for a day that never comes (`0 0 30 2 *`), or beyond the year 9999.
     /// That is more than 29 February and a weekday need to meet again (28 years, 40 around 1900 and 2100). It is always
     /// `None` for `@reboot`, which is due when a runtime starts, and only the runtime knows that.
     ///
-    /// It searches by field, not by minute: mostly less than a microsecond, and some tens of them for `None`.
+    /// The search goes by field, not by minute. It mostly takes less than a microsecond, and some tens of microseconds
+    /// for `None`.
     ///
     /// ```
     /// use jiff::{Timestamp, tz::TimeZone};
@@ -131,7 +132,7 @@ impl Schedule {
 
     /// The last instant after `after` and up to `until` at which this is due.
     ///
-    /// It halves the time between, so that a year of missed seconds takes no longer than a minute of them.
+    /// This is a binary search: a year of missed seconds takes hardly longer than a minute of them.
     pub(crate) fn last_until(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
         let due_after = |instant| self.next_after(instant).filter(|due| *due <= until);
         let mut last = due_after(after)?;
@@ -148,10 +149,11 @@ impl Schedule {
 
     /// Looks through the spans of time in which the offset from UTC stays the same, one after the other.
     ///
-    /// Within a span the wall clock runs as time does. An interval has its slots in what the clock then shows. A fixed
-    /// time has, in addition, those of the gap that the span began with, and they are due as it begins; it does without
-    /// those of the overlap that the span began with, as the span before it had them. Both are said by where on the
-    /// clock the span's slots begin: for a fixed time, where the clock would be had it not been changed.
+    /// Within a span the wall clock runs as time does. An interval has all slots that the clock shows in the span. For
+    /// a fixed time there are two differences. If the span began with a gap, the slots in the gap are due as the span
+    /// begins. If the span began with an overlap, its slots were already due in the span before. Both follow from where
+    /// on the clock the slots of the span begin: for a fixed time, at the time that the clock would show without the
+    /// change.
     fn next_on_clock(&self, fields: &Fields, after: Timestamp) -> Option<Timestamp> {
         let horizon = after.checked_add(HORIZON).unwrap_or(Timestamp::MAX);
         let mut offset = self.zone.to_offset(after);
@@ -176,7 +178,7 @@ impl Schedule {
         None
     }
 
-    /// What the clock, at its latest change up to `instant`, would have shown without that change.
+    /// What the clock would have shown at its latest change up to `instant`, without that change.
     fn unchanged_clock(&self, instant: Timestamp) -> DateTime {
         let latest = self.zone.preceding(instant.checked_add(NANOSECOND).unwrap_or(instant)).next();
         let before = latest.as_ref().and_then(|change| change.timestamp().checked_sub(NANOSECOND).ok());

@@ -1,4 +1,4 @@
-//! A value becomes a term.
+//! From a value to the stored text.
 
 use std::io;
 
@@ -7,19 +7,21 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 
-use super::{BASE64, MAX_DEPTH, MAX_ELEMENTS, VERSION, tag, too_deep, too_many};
+use super::term::{BASE64, MAX_DEPTH, MAX_ELEMENTS, VERSION, tag, too_deep, too_many};
 use crate::error::{Error, Result};
 
 /// Turns a value into the text that is stored, of at most `limit` bytes.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, limit: usize) -> Result<String> {
     let refused = |error| Error::invalid("record", "recorded value cannot be encoded").because(error);
     value.serialize(&mut Serializer::with_formatter(io::sink(), Bounds::default())).map_err(refused)?;
-    let value = serde_json::to_value(value).map_err(refused)?;
+    let mut value = serde_json::to_value(value).map_err(refused)?;
+    // Another crate may have switched serde_json's `preserve_order` on.
+    value.sort_all_objects();
 
-    // The lengths within a term have 32 bits: what does not fit them must be over the limit.
+    // The lengths within a term have 32 bits.
     let limit = limit.min(u32::MAX as usize);
     let mut term = Term::new(limit);
-    term.put(&[VERSION]);
+    term.put(&[&[VERSION]]);
     term.value(&value)?;
 
     let text_len = base64::encoded_len(term.len, false).unwrap_or(usize::MAX);
@@ -50,7 +52,7 @@ impl Bounds {
 
     fn count(&mut self) -> io::Result<()> {
         self.elements += 1;
-        // The value as a whole is an element that no list or map announces.
+        // The value as a whole is an element as well.
         if self.elements >= MAX_ELEMENTS { Err(io::Error::other(too_many())) } else { Ok(()) }
     }
 }
@@ -72,11 +74,8 @@ impl Formatter for Bounds {
         self.enter()
     }
 
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, _: &mut W, _: bool) -> io::Result<()> {
-        self.count()
-    }
-
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.count()?;
         self.count()
     }
 
@@ -97,41 +96,41 @@ impl Term {
         Self { bytes: Vec::new(), len: 0, limit }
     }
 
-    pub fn put(&mut self, bytes: &[u8]) {
-        self.len = self.len.saturating_add(bytes.len());
-        if self.len <= self.limit {
-            self.bytes.extend_from_slice(bytes);
+    fn put(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.len = self.len.saturating_add(part.len());
+            if self.len <= self.limit {
+                self.bytes.extend_from_slice(part);
+            }
         }
     }
 
+    /// Writes a tag and the length of what follows.
     fn head(&mut self, tag: u8, len: usize) {
-        self.put(&[tag]);
-        self.put(&(len as u32).to_be_bytes());
+        self.put(&[&[tag], &(len as u32).to_be_bytes()]);
     }
 
+    /// Writes a value whose objects are sorted.
     pub fn value(&mut self, value: &Value) -> Result<()> {
         match value {
             Value::Null => self.atom("nil"),
-            Value::Bool(true) => self.atom("true"),
-            Value::Bool(false) => self.atom("false"),
+            Value::Bool(value) => self.atom(if *value { "true" } else { "false" }),
             Value::Number(number) => match (number.as_i128(), number.as_f64()) {
                 (Some(integer), _) => self.integer(integer),
-                (None, Some(float)) => self.float(float),
+                (None, Some(float)) => self.put(&[&[tag::NEW_FLOAT], &float.to_be_bytes()]),
+                // Another crate may have switched serde_json's `arbitrary_precision` on.
                 (None, None) => return Err(Error::invalid("record", format!("number {number} is out of range"))),
             },
             Value::String(text) => self.binary(text),
-            Value::Array(list) if list.is_empty() => self.put(&[tag::NIL]),
+            Value::Array(list) if list.is_empty() => self.put(&[&[tag::NIL]]),
             Value::Array(list) => {
                 self.head(tag::LIST, list.len());
                 list.iter().try_for_each(|element| self.value(element))?;
-                self.put(&[tag::NIL]);
+                self.put(&[&[tag::NIL]]);
             }
             Value::Object(map) => {
                 self.head(tag::MAP, map.len());
-                // Another crate may have switched serde_json's `preserve_order` on.
-                let mut entries: Vec<_> = map.iter().collect();
-                entries.sort_unstable_by_key(|(key, _)| *key);
-                for (key, value) in entries {
+                for (key, value) in map {
                     self.binary(key);
                     self.value(value)?;
                 }
@@ -141,31 +140,24 @@ impl Term {
     }
 
     fn atom(&mut self, name: &str) {
-        self.put(&[tag::SMALL_ATOM, name.len() as u8]);
-        self.put(name.as_bytes());
+        self.put(&[&[tag::SMALL_ATOM, name.len() as u8], name.as_bytes()]);
     }
 
     fn binary(&mut self, text: &str) {
         self.head(tag::BINARY, text.len());
-        self.put(text.as_bytes());
-    }
-
-    fn float(&mut self, float: f64) {
-        self.put(&[tag::NEW_FLOAT]);
-        self.put(&float.to_be_bytes());
+        self.put(&[text.as_bytes()]);
     }
 
     pub fn integer(&mut self, integer: i128) {
         if let Ok(small) = u8::try_from(integer) {
-            self.put(&[tag::SMALL_INTEGER, small]);
+            self.put(&[&[tag::SMALL_INTEGER, small]]);
         } else if let Ok(medium) = i32::try_from(integer) {
-            self.put(&[tag::INTEGER]);
-            self.put(&medium.to_be_bytes());
+            self.put(&[&[tag::INTEGER], &medium.to_be_bytes()]);
         } else {
             let magnitude = integer.unsigned_abs();
             let len = magnitude.ilog2() / 8 + 1;
-            self.put(&[tag::SMALL_BIG, len as u8, u8::from(integer < 0)]);
-            self.put(&magnitude.to_le_bytes()[..len as usize]);
+            let digits = &magnitude.to_le_bytes()[..len as usize];
+            self.put(&[&[tag::SMALL_BIG, len as u8, u8::from(integer < 0)], digits]);
         }
     }
 }

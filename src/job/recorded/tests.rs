@@ -9,9 +9,9 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::decode::MAX_INFLATED;
-use super::encode::Term;
-use super::*;
+use super::decode::{MAX_INFLATED, decode};
+use super::encode::{Term, encode};
+use super::term::*;
 use crate::error::{Error, Result};
 
 /// Far longer than any of it takes, so that a busy machine fails nothing.
@@ -310,7 +310,7 @@ fn an_error_does_not_repeat_megabytes() {
 
 #[test]
 fn a_list_longer_than_asked_for_is_an_error() {
-    assert!(refusal::<(u8, u8)>(b"h\x03a\x01a\x02a\x03").contains("1 more elements follow than expected"));
+    assert!(refusal::<(u8, u8)>(b"h\x03a\x01a\x02a\x03").contains("invalid length 3, expected 2 elements"));
     assert!(refusal::<(u8, u8)>(b"h\x01a\x01").contains("invalid length 1"));
     assert!(refusal::<Shape>(b"t\0\0\0\x02m\0\0\0\x04Unitjm\0\0\0\x04Unitj").contains("is no enum, which has one"));
 }
