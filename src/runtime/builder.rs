@@ -13,6 +13,7 @@ use super::settings::{Around, Retention, Settings};
 use crate::error::{Error, Result};
 use crate::job::{Failure, Job, NewCron, Outcome, QueuePlan, State, validate_queue_limit};
 use crate::kiln::Kiln;
+use crate::setters::setters;
 use crate::worker::{IntoOutcome, Registry, Running, Worker};
 
 /// Builds a [`Runtime`]: which queues it runs, with how many threads each, and which workers it knows.
@@ -157,143 +158,123 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Adds a cron entry when the runtime starts, or gives the one of the same name a new definition; see
-    /// [the guide](crate::guide::scheduling#cron).
-    ///
-    /// ```
-    /// use kiln::{Kiln, NewCron, NewJob, Running};
-    /// use serde_json::Value;
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// let runtime = kiln
-    ///     .runtime()
-    ///     .worker_fn("tidy", |_: &Running<Value>| println!("tidy"))
-    ///     .cron(NewCron::new("0 4 * * SUN", NewJob::new("tidy")))
-    ///     .cron(NewCron::new("@reboot", NewJob::new("tidy")))
-    ///     .start()?;
-    /// assert_eq!(kiln.crons()?.len(), 2);
-    /// runtime.stop();
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    pub fn cron(mut self, entry: NewCron) -> Self {
-        self.crons.push(entry);
-        self
-    }
+    setters! { builder =>
+        /// Adds a cron entry when the runtime starts, or gives the one of the same name a new definition; see
+        /// [the guide](crate::guide::scheduling#cron).
+        ///
+        /// ```
+        /// use kiln::{Kiln, NewCron, NewJob, Running};
+        /// use serde_json::Value;
+        ///
+        /// let kiln = Kiln::in_memory()?;
+        /// let runtime = kiln
+        ///     .runtime()
+        ///     .worker_fn("tidy", |_: &Running<Value>| println!("tidy"))
+        ///     .cron(NewCron::new("0 4 * * SUN", NewJob::new("tidy")))
+        ///     .cron(NewCron::new("@reboot", NewJob::new("tidy")))
+        ///     .start()?;
+        /// assert_eq!(kiln.crons()?.len(), 2);
+        /// runtime.stop();
+        /// # Ok::<(), kiln::Error>(())
+        /// ```
+        fn cron(entry: NewCron) { builder.crons.push(entry) }
 
-    /// How long [`Runtime::stop`] lets running jobs go on before it asks them to leave.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.settings.grace = grace;
-        self
-    }
+        /// How long [`Runtime::stop`] lets running jobs go on before it asks them to leave.
+        fn grace(grace: Duration) { builder.settings.grace = grace }
 
-    /// How long a job whose [timeout](Worker::timeout) is over may take to leave before its thread is written off.
-    pub fn timeout_grace(mut self, grace: Duration) -> Self {
-        self.settings.timeout_grace = grace;
-        self
-    }
+        /// How long a job whose [timeout](Worker::timeout) is over may take to leave before its thread is written off.
+        fn timeout_grace(grace: Duration) { builder.settings.timeout_grace = grace }
 
-    /// With so many threads written off and still running, the runtime claims nothing more until one comes back;
-    /// [`Health`](crate::Health) says so.
-    pub fn max_stuck(mut self, threads: usize) -> Self {
-        self.settings.max_stuck = threads.max(1);
-        self
-    }
+        /// With so many threads written off and still running, the runtime claims nothing more until one comes back;
+        /// [`Health`](crate::Health) says so.
+        fn max_stuck(threads: usize) { builder.settings.max_stuck = threads.max(1) }
 
-    /// How far a claim may run ahead of a queue's free slots: by as many jobs as the queue is expected to finish within
-    /// this time, after what the last ones took, and by 400, or 8 MiB of them, at the most. So quick jobs share
-    /// transactions, which is most of what they cost; of slow ones, and before anything is known of a queue's jobs,
-    /// none is claimed ahead. A job claimed ahead is `executing` and has not begun: on a stop, a pause or a cancel it
-    /// is given back untouched, and so it is when slow jobs keep it waiting for twice this time, and by whoever finds
-    /// the process dead. `Duration::ZERO` turns it off: never more than the limit is claimed.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use kiln::{Kiln, Running};
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// let runtime = kiln
-    ///     .runtime()
-    ///     .queue("thumbnails", 4)
-    ///     .worker_fn("shrink", |_: &Running<()>| ())
-    ///     .claim_ahead(Duration::ZERO)
-    ///     .start()?;
-    /// runtime.stop();
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    pub fn claim_ahead(mut self, time: Duration) -> Self {
-        self.settings.claim_ahead = time;
-        self
-    }
+        /// How far a claim may run ahead of a queue's free slots: by as many jobs as the queue is expected to finish
+        /// within this time, after what the last ones took, and by 400, or 8 MiB of them, at the most. So quick jobs
+        /// share transactions, which is most of what they cost; of slow ones, and before anything is known of a queue's
+        /// jobs, none is claimed ahead. A job claimed ahead is `executing` and has not begun: on a stop, a pause or a
+        /// cancel it is given back untouched, and so it is when slow jobs keep it waiting for twice this time, and by
+        /// whoever finds the process dead. `Duration::ZERO` turns it off: never more than the limit is claimed.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        /// use kiln::{Kiln, Running};
+        ///
+        /// let kiln = Kiln::in_memory()?;
+        /// let runtime = kiln
+        ///     .runtime()
+        ///     .queue("thumbnails", 4)
+        ///     .worker_fn("shrink", |_: &Running<()>| ())
+        ///     .claim_ahead(Duration::ZERO)
+        ///     .start()?;
+        /// runtime.stop();
+        /// # Ok::<(), kiln::Error>(())
+        /// ```
+        fn claim_ahead(time: Duration) { builder.settings.claim_ahead = time }
 
-    /// Rescues jobs of other runtimes by age as well, where the locks of a file system cannot be relied on: an attempt
-    /// older than this is taken for abandoned. Unless this is said, age never counts.
-    pub fn rescue_after(mut self, age: Duration) -> Self {
-        self.settings.rescue_after = Some(age);
-        self
-    }
+        /// Rescues jobs of other runtimes by age as well, where the locks of a file system cannot be relied on: an
+        /// attempt older than this is taken for abandoned. Unless this is said, age never counts.
+        fn rescue_after(age: Duration) { builder.settings.rescue_after = Some(age) }
 
-    /// How often a job's process may die soon after the job began, before the job is discarded: 3 unless said otherwise.
-    ///
-    /// A process can die of a job (an abort, an exhausted stack, too little memory), and it can be killed from outside; kiln
-    /// cannot tell the two apart. The jobs of a dead process run again at once, and each crash costs the attempt. A crash
-    /// within the [crash window](Self::crash_window) also counts towards this limit, in [`Job::crashes`]. Any ordinary end
-    /// of an attempt, success or error, resets the count. A job that stored a checkpoint during the attempt gets the attempt
-    /// back instead, and its count is reset: at most 20 times without an ordinary end.
-    ///
-    /// From the second such crash on, a process executes this job only while no other job like it is in its window, and
-    /// after ordinary jobs. At the limit the job is discarded if no other job of the process was in its window, and
-    /// otherwise at twice the limit. Its last [error](Job::errors) says so; [`Kiln::retry`] gives it another try.
-    ///
-    /// With 0, crashes are not counted: each costs an attempt, until [`max_attempts`](Job::max_attempts).
-    ///
-    /// ```
-    /// use kiln::{Kiln, Running};
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// let runtime = kiln.runtime().worker_fn("decode", |_: &Running<()>| ()).max_crashes(2).start()?;
-    /// runtime.stop();
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    pub fn max_crashes(mut self, crashes: u32) -> Self {
-        self.settings.max_crashes = crashes;
-        self
-    }
+        /// How often a job's process may die soon after the job began, before the job is discarded: 3 unless said
+        /// otherwise.
+        ///
+        /// A process can die of a job (an abort, an exhausted stack, too little memory), and it can be killed from
+        /// outside; kiln cannot tell the two apart. The jobs of a dead process run again at once, and each crash costs
+        /// the attempt. A crash within the [crash window](Self::crash_window) also counts towards this limit, in
+        /// [`Job::crashes`]. Any ordinary end of an attempt, success or error, resets the count. A job that stored a
+        /// checkpoint during the attempt gets the attempt back instead, and its count is reset: at most 20 times
+        /// without an ordinary end.
+        ///
+        /// From the second such crash on, a process executes this job only while no other job like it is in its window,
+        /// and after ordinary jobs. At the limit the job is discarded if no other job of the process was in its window,
+        /// and otherwise at twice the limit. Its last [error](Job::errors) says so; [`Kiln::retry`] gives it another
+        /// try.
+        ///
+        /// With 0, crashes are not counted: each costs an attempt, until [`max_attempts`](Job::max_attempts).
+        ///
+        /// ```
+        /// use kiln::{Kiln, Running};
+        ///
+        /// let kiln = Kiln::in_memory()?;
+        /// let runtime = kiln.runtime().worker_fn("decode", |_: &Running<()>| ()).max_crashes(2).start()?;
+        /// runtime.stop();
+        /// # Ok::<(), kiln::Error>(())
+        /// ```
+        fn max_crashes(crashes: u32) { builder.settings.max_crashes = crashes }
 
-    /// How long after the start of an attempt, or after its last checkpoint, the end of the process counts as a
-    /// [crash](Self::max_crashes) of the job: 60 seconds unless said otherwise. A later end only costs the attempt.
-    ///
-    /// Use a longer window for jobs that take their process down late, such as a job that fills the memory slowly.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use kiln::{Kiln, Running};
-    ///
-    /// let kiln = Kiln::in_memory()?;
-    /// let runtime = kiln
-    ///     .runtime()
-    ///     .worker_fn("decode", |_: &Running<()>| ())
-    ///     .crash_window(Duration::from_secs(300))
-    ///     .start()?;
-    /// runtime.stop();
-    /// # Ok::<(), kiln::Error>(())
-    /// ```
-    pub fn crash_window(mut self, window: Duration) -> Self {
-        self.settings.crash_window = window;
-        self
-    }
+        /// How long after the start of an attempt, or after its last checkpoint, the end of the process counts as a
+        /// [crash](Self::max_crashes) of the job: 60 seconds unless said otherwise. A later end only costs the attempt.
+        ///
+        /// Use a longer window for jobs that take their process down late, such as a job that fills the memory slowly.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        /// use kiln::{Kiln, Running};
+        ///
+        /// let kiln = Kiln::in_memory()?;
+        /// let runtime = kiln
+        ///     .runtime()
+        ///     .worker_fn("decode", |_: &Running<()>| ())
+        ///     .crash_window(Duration::from_secs(300))
+        ///     .start()?;
+        /// runtime.stop();
+        /// # Ok::<(), kiln::Error>(())
+        /// ```
+        fn crash_window(window: Duration) { builder.settings.crash_window = window }
 
-    /// How long jobs that ended in this state are kept; `Duration::MAX` keeps them for ever.
-    pub fn retention(mut self, state: State, age: Duration) -> Self {
-        match state {
-            State::Completed => self.settings.retention.completed = age,
-            State::Cancelled => self.settings.retention.cancelled = age,
-            State::Discarded => self.settings.retention.discarded = age,
-            state => self.refuse(Error::invalid(
-                "retention",
-                format!("retention is for completed, cancelled and discarded jobs, got {state}"),
-            )),
+        /// How long jobs that ended in this state are kept; `Duration::MAX` keeps them for ever.
+        fn retention(state: State, age: Duration) {
+            match state {
+                State::Completed => builder.settings.retention.completed = age,
+                State::Cancelled => builder.settings.retention.cancelled = age,
+                State::Discarded => builder.settings.retention.discarded = age,
+                state => builder.refuse(Error::invalid(
+                    "retention",
+                    format!("retention is for completed, cancelled and discarded jobs, got {state}"),
+                )),
+            }
         }
-        self
     }
 
     fn check(&mut self, result: Result<()>) {
