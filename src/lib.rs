@@ -77,7 +77,7 @@ mod worker;
 pub use rusqlite;
 
 pub use error::{Error, Result};
-pub use event::{Event, Subject};
+pub use event::{Event, Events, Subject};
 pub use file::Durability;
 pub use job::{
     Changes, Counts, Cron, CronEntry, Failure, Fence, Field, Filter, IntoChanges, Job, JobError, Jobs, Json, Missed,

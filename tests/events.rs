@@ -270,3 +270,37 @@ fn arguments_that_do_not_fit_are_told_without_their_values() {
     );
     assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:#?}");
 }
+
+#[test]
+fn a_subscription_has_the_events_from_its_beginning_on_and_ends_with_the_last_handle() {
+    let kiln = Kiln::in_memory().unwrap();
+    let before = kiln.enqueue(NewJob::new("w")).unwrap();
+    let (all, late) = (kiln.subscribe(100), kiln.subscribe(100));
+    drop(late);
+    kiln.cancel(before.id).unwrap();
+    let runtime = kiln.runtime().worker_fn("w", |_: &Running<Value>| ()).start().unwrap();
+    let id = kiln.enqueue(NewJob::new("w")).unwrap().id;
+    kiln.wait(id, DEADLINE).unwrap().unwrap();
+    runtime.stop();
+    drop((runtime, kiln));
+    assert_eq!(all.missed(), 0);
+    // It ends by itself.
+    let mut names: Vec<String> = all.map(|event| event.to_string().split(' ').next().unwrap().to_owned()).collect();
+    // A thread may be faster than the caller whose job it executes.
+    names.sort();
+    assert_eq!(names, ["acked", "cancelled", "claimed", "enqueued", "executed"]);
+}
+
+#[test]
+fn a_subscriber_that_takes_nothing_keeps_nobody_waiting_and_is_told_how_much_it_missed() {
+    let kiln = Kiln::in_memory().unwrap();
+    let events = kiln.subscribe(3);
+    assert!(events.next_within(Duration::ZERO).is_none());
+    kiln.enqueue_many((0..10).map(|_| NewJob::new("w"))).unwrap();
+    assert_eq!(events.missed(), 7);
+    let taken = std::iter::from_fn(|| events.next_within(Duration::ZERO));
+    assert_eq!(taken.filter(|event| matches!(event, Event::Enqueued { .. })).count(), 3);
+    kiln.enqueue(NewJob::new("w")).unwrap();
+    assert!(matches!(events.next_within(DEADLINE), Some(Event::Enqueued { .. })), "there is room again");
+    assert_eq!(events.missed(), 7);
+}

@@ -4,8 +4,10 @@
 mod event;
 mod line;
 mod observers;
+mod subscription;
 mod telemetry;
 
 pub use event::{Event, Subject};
 pub(crate) use observers::Observers;
+pub use subscription::Events;
 pub(crate) use telemetry::in_span;

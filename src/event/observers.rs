@@ -5,23 +5,32 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use super::event::Event;
+use super::subscription::{Events, Subscriptions};
 use super::telemetry;
 use crate::job::Job;
 
-/// The observers of a handle, in the order in which they were given.
+/// The observers of a handle, in the order in which they were given, and its subscriptions.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Vec<Arc<Observer>>);
+pub(crate) struct Observers {
+    all: Vec<Arc<Observer>>,
+    subscriptions: Arc<Subscriptions>,
+}
 
 type Observer = dyn Fn(&Event) + Send + Sync;
 
 impl Observers {
     pub fn add(&mut self, observer: impl Fn(&Event) + Send + Sync + 'static) {
-        self.0.push(Arc::new(observer));
+        self.all.push(Arc::new(observer));
+    }
+
+    /// Sends events to a channel with room for so many.
+    pub fn subscribe(&self, room: usize) -> Events {
+        self.subscriptions.add(room)
     }
 
     /// Whether anybody wants events. If nobody does, no event is made.
     pub fn any(&self) -> bool {
-        telemetry::ENABLED || !self.0.is_empty()
+        telemetry::ENABLED || !self.all.is_empty() || self.subscriptions.any()
     }
 
     /// Makes the event and passes it to everybody who wants it.
@@ -31,7 +40,8 @@ impl Observers {
         }
         let event = event();
         telemetry::record(&event);
-        for observer in &self.0 {
+        self.subscriptions.send(&event);
+        for observer in &self.all {
             // A panic of an observer must not reach the job or the runtime.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| observer(&event)));
         }
@@ -52,6 +62,6 @@ impl Observers {
 
 impl fmt::Debug for Observers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} observers", self.0.len())
+        write!(f, "{} observers", self.all.len())
     }
 }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::error::Result;
-use crate::event::Observers;
+use crate::event::{Events, Observers};
 use crate::job::{Counts, Fence, Filter, Job, NewJob, Note, Notes, Progress, Ready, Redaction};
 use crate::life::enqueue::Enqueue;
 use crate::life::{Life, Need};
@@ -140,6 +140,27 @@ impl Kiln {
     /// When the database cannot be read.
     pub fn get(&self, id: i64) -> Result<Option<Job>> {
         Ok(self.0.life.read(|conn| query::get(conn, id))?.map(|job| self.own(job)))
+    }
+
+    /// Everything that happens from here on, as [events](crate::Event) to take when it suits.
+    ///
+    /// Room for `room` of them is kept, at least for one. An event that finds no room is [missed](Events::missed): nothing
+    /// ever waits for the subscriber. To be called at once instead, and to miss nothing, see
+    /// [`KilnBuilder::observe`](crate::KilnBuilder::observe).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kiln::{Kiln, NewJob};
+    ///
+    /// let kiln = Kiln::in_memory()?;
+    /// let events = kiln.subscribe(100);
+    /// kiln.enqueue(NewJob::new("greet"))?;
+    /// assert_eq!(events.next_within(Duration::ZERO).unwrap().name(), "enqueued");
+    /// # Ok::<(), kiln::Error>(())
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self, room: usize) -> Events {
+        self.0.observers.subscribe(room)
     }
 
     /// Waits until a job has finished, wherever it runs, and gives it back; `None` when it has not within `timeout`, or
