@@ -61,7 +61,8 @@ pub struct NewJob {
 impl NewJob {
     /// A job for the worker of this name, with every default.
     pub fn new(worker: impl Into<String>) -> Self {
-        Self { said: Changes::new().worker(worker), state: None, unique: None, extra: Map::new() }
+        let said = Changes { worker: Some(worker.into()), ..Changes::default() };
+        Self { said, state: None, unique: None, extra: Map::new() }
     }
 
     setters! { job =>

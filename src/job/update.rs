@@ -1,3 +1,4 @@
+use std::mem;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -39,7 +40,7 @@ pub struct Changes {
     pub(super) due: Option<Due>,
     /// `Some(None)` removes the expiry.
     pub(super) expires: Option<Option<Due>>,
-    max_payload: Option<usize>,
+    pub(super) max_payload: Option<usize>,
 }
 
 /// A time, or a delay from now.
@@ -128,6 +129,7 @@ impl Changes {
     /// Applies the changes to a row as it was read. After an error `job` is changed in part.
     pub(crate) fn apply(&self, job: &mut Job, now: Timestamp) -> Result<()> {
         self.clone().set(job, now)?;
+        job.tags = normalize_tags(mem::take(&mut job.tags));
         job.move_by_schedule(now);
         if let (Some(limit), true) = (self.max_payload, self.args.is_some() || self.meta.is_some()) {
             job.fits(limit)?;
@@ -136,19 +138,19 @@ impl Changes {
     }
 
     /// Sets the fields of a job.
-    pub(super) fn set(self, job: &mut Job, now: Timestamp) -> Result<()> {
+    pub(super) fn set(&mut self, job: &mut Job, now: Timestamp) -> Result<()> {
         fn put<T>(field: &mut T, new: Option<T>) {
             new.into_iter().for_each(|new| *field = new);
         }
-        put(&mut job.args, self.args.transpose()?);
-        put(&mut job.meta, self.meta.transpose()?);
-        put(&mut job.max_attempts, self.max_attempts);
-        put(&mut job.priority, self.priority);
-        put(&mut job.queue, self.queue);
-        put(&mut job.worker, self.worker);
-        put(&mut job.tags, self.tags.map(normalize_tags));
-        put(&mut job.scheduled_at, self.due.map(|due| due.at(now, "schedule_in")).transpose()?);
-        if let Some(expires) = self.expires {
+        put(&mut job.args, self.args.take().transpose()?);
+        put(&mut job.meta, self.meta.take().transpose()?);
+        put(&mut job.max_attempts, self.max_attempts.take());
+        put(&mut job.priority, self.priority.take());
+        put(&mut job.queue, self.queue.take());
+        put(&mut job.worker, self.worker.take());
+        put(&mut job.tags, self.tags.take());
+        put(&mut job.scheduled_at, self.due.take().map(|due| due.at(now, "schedule_in")).transpose()?);
+        if let Some(expires) = self.expires.take() {
             job.expires_at = expires.map(|due| due.at(now, "expires_in")).transpose()?;
         }
         Ok(())
