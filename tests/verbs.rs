@@ -1,4 +1,4 @@
-//! Every verb on a job in every state, on the real engine, held to the transition table of the design.
+//! Every verb on a job in every state, on the real file, held to the transition table below.
 //!
 //! Each cell is run on a file with eight bystanders, one in each state, whose columns differ from the job's and from
 //! each other's. All rows are compared as they are stored: what the table does not name must not change.

@@ -2,7 +2,6 @@
 
 mod ack;
 pub mod backoff;
-#[allow(dead_code, reason = "the next engine's")]
 mod crash;
 #[cfg(test)]
 mod crash_model;

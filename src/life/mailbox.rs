@@ -1,7 +1,8 @@
 //! What a runtime and the writer hand each other: data each way, no calls.
 //!
 //! The runtime leaves acks in the outbox and room in its inboxes. A turn reads both, and puts claimed jobs into the inboxes
-//! once it is committed. Everything in here only changes memory: no function waits, writes, or runs a user's code.
+//! once it is committed. Everything in here only changes memory: no function writes the file or runs a user's code, and
+//! only `wait_for_jobs` waits.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -79,7 +79,8 @@ enum Leader {
 /// A thread of a runtime leads no more turns than these at once: it has jobs to execute as well.
 const TURNS: u32 = 4;
 
-/// A caller does not lead for longer than this after its own operation is done.
+/// Once a caller has led for this long, its own turn included, it begins no further turn; it leads at least two if others
+/// wait.
 const KEPT: Duration = Duration::from_micros(200);
 
 impl Writer {

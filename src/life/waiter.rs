@@ -22,7 +22,7 @@ pub(super) trait Waiting: Send + Sync {
     fn need(&self) -> Need;
     fn run(&self, tx: &mut Tx<'_>) -> Result<()>;
     fn answer(&self, answer: Result<()>);
-    /// Calls the waiter to lead. It need not have its answer yet, but must not have had it.
+    /// Calls the waiter to lead. Its operation must still wait: its answer comes from the first turn that it leads.
     fn promote(&self);
 }
 

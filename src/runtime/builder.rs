@@ -296,7 +296,7 @@ impl RuntimeBuilder {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        // A claim merges one sorted list for each worker, and the engine so many at the most.
+        // A claim merges one sorted list for each worker, and SQLite merges at most 500 of them.
         let workers = self.workers.names().len();
         if workers > 400 {
             return Err(Error::invalid("worker", format!("a runtime may have 400 workers at the most, got {workers}")));

@@ -132,9 +132,11 @@ impl Runtime {
     fn control(&self, change: impl FnOnce(&mut Vec<QueuePlan>) -> Result<()>) -> Result<()> {
         // Not by the phase: a stop that waits for its jobs must not make others wait.
         let Some(shared) = self.shared.lock().upgrade() else {
+            // What every runtime on the file runs, this runtime will run as well. It is read without the lock of the plans:
+            // a turn of a database in memory may need that lock while it holds the connection.
+            let settings = self.kiln.life().queue_settings()?;
             let mut plans = self.plans.lock();
-            // What every runtime on the file runs, this runtime will run as well.
-            self.kiln.life().queue_settings()?.apply_to(&mut plans);
+            settings.apply_to(&mut plans);
             return change(&mut plans);
         };
         shared.mailbox.plan(change)?;
