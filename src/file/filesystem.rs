@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use super::error::cannot_open;
-use crate::Result;
+use crate::error::Result;
 
 /// File systems whose locks and shared memory do not reach every machine that sees the file, by their names in the kernel.
 /// File systems served by a program (FUSE) count as well, since what they do is unknown.

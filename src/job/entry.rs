@@ -9,7 +9,7 @@ use super::cron::{Cron, Schedule};
 use super::json::Json;
 use super::new::{NewJob, Ready};
 use super::unique::Unique;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A slot that was not fired for so long is missed.
 const ON_TIME: SignedDuration = SignedDuration::from_mins(1);

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::redact::Redaction;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A JSON text, kept as it is stored and parsed only when it is used.
 ///

@@ -11,8 +11,8 @@ use super::row::{Job, normalize_tags};
 use super::state::State;
 use super::unique::{Check, Unique};
 use super::update::{Changes, Due};
+use crate::error::{Error, Result};
 use crate::setters::setters;
-use crate::{Error, Result};
 
 /// A job to be enqueued: built with overrides, validated once when it is enqueued.
 ///

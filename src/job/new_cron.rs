@@ -7,8 +7,8 @@ use super::cron::Cron;
 use super::entry::{CronEntry, Missed, find, in_whole_micros};
 use super::new::NewJob;
 use super::unique::Unique;
+use crate::error::{Error, Result};
 use crate::setters::setters;
-use crate::{Error, Result};
 
 /// What stands for the zone of the system in a default name.
 const SYSTEM: &str = "system";

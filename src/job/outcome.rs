@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::json::Json;
 use super::recorded;
-use crate::Result;
+use crate::error::Result;
 
 /// The result of a worker's `process`. An error is not an outcome: the job is retried, see [`Failure`].
 ///

@@ -11,7 +11,7 @@ use super::json::Json;
 use super::recorded;
 use super::redact::Redaction;
 use super::state::State;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A job: one row, and with it the whole history of a piece of work.
 ///

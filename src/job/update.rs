@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::json::Json;
 use super::row::{Job, normalize_tags};
+use crate::error::{Error, Result};
 use crate::setters::setters;
-use crate::{Error, Result};
 
 /// What to change about an existing job. The rest stays as it is. The result is validated like a new job.
 ///

@@ -4,8 +4,7 @@ use super::handle::Kiln;
 use crate::error::Result;
 use crate::event::Event;
 use crate::job::{CronEntry, Firing, Job, NewCron, fits};
-use crate::life::Need;
-use crate::life::crons;
+use crate::life::{Need, crons};
 use crate::store;
 
 impl Kiln {

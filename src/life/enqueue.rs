@@ -7,11 +7,9 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::tx::{Operation, Tx};
-use crate::error::Kind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::file::Permission;
-use crate::job::Notice;
-use crate::job::{Check, Job, Ready};
+use crate::job::{Check, Job, Notice, Ready};
 use crate::store::insert::{duplicate, has_key, insert, insert_alike, next_id};
 use crate::store::operate;
 

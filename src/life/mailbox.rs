@@ -273,7 +273,10 @@ impl Mailbox {
     // ---- which queues are run
 
     /// Changes how this runtime means to run its queues, and brings the inboxes to it.
-    pub fn plan(&self, change: impl FnOnce(&mut Vec<QueuePlan>) -> crate::Result<()>) -> crate::Result<()> {
+    pub fn plan(
+        &self,
+        change: impl FnOnce(&mut Vec<QueuePlan>) -> crate::error::Result<()>,
+    ) -> crate::error::Result<()> {
         change(&mut self.plans.lock())?;
         self.arrange();
         self.set_unannounced();

@@ -13,14 +13,13 @@ use super::operate::{cancel, delete, operate, retry, update};
 use super::rescue::rescue_older;
 use super::sweep::{Cutoffs, prune, stage};
 use super::tx::{Batch, Call, Demand, Done, Member, Operation, Part, Tx};
-use crate::Result;
-use crate::job::{Ack, Changes, Fence, Filter, Job, Note, Ready, State, Verb, Verdict, Which};
+use crate::error::Result;
+use crate::job::{Ack, Changes, Fence, Filter, Job, NewJob, Note, Outcome, Ready, State, Unique, Verb, Verdict, Which};
 use crate::presence::{Rules, Suspects};
 use crate::store;
 use crate::store::query;
 use crate::store::scratch::memory;
 use crate::store::sweep::{Changed, ChangedJobs};
-use crate::{NewJob, Outcome, Unique};
 
 const NOW: Timestamp = Timestamp::constant(1_767_268_800, 0);
 const QUEUE: &str = "default";

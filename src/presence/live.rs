@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::remains::{self, Remains};
 use super::sidecar::{self, Rules, Sidecar, UNBORN, is_file};
-use crate::Result;
+use crate::error::Result;
 use crate::file::beside;
 
 /// When a process ends, the kernel gives its locks back one by one. This long after the first, all are given back.

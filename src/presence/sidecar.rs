@@ -27,10 +27,9 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::error::Kind;
+use crate::error::{Error, Kind, Result};
 use crate::file::{beside, private};
 use crate::job::Fence;
-use crate::{Error, Result};
 
 /// How many attempts can be listed with one write.
 pub(crate) const BLOCK: usize = 16;

@@ -151,8 +151,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::job::{NewCron, NewJob};
     use crate::testing::ManualClock;
-    use crate::{NewCron, NewJob};
 
     const MINUTE: Duration = Duration::from_secs(60);
 

@@ -15,7 +15,7 @@ use super::cron::Crons;
 use super::due::Due;
 use super::execute;
 use super::shared::Shared;
-use crate::Error;
+use crate::error::Error;
 use crate::life::{Inbox, Wake, sweep::Cutoffs};
 use crate::presence::Suspects;
 

@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::attempts::{Attempts, Begun};
-use super::settings::Around;
-use super::settings::Settings;
+use super::settings::{Around, Settings};
 use crate::event::{Event, Observers};
 use crate::guard::catch;
 use crate::job::{End, Fence, Job, backoff};

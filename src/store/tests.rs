@@ -6,8 +6,7 @@ use rusqlite::{Connection, StatementStatus, ToSql, params_from_iter};
 
 use super::scratch::memory;
 use super::{ack, claim, columns, crons, insert, operate, query, queues, rescue, runtimes, sweep};
-use crate::job::{Filter, Job, State};
-use crate::{NewJob, Unique};
+use crate::job::{Filter, Job, NewJob, State, Unique};
 
 const NOW: Timestamp = Timestamp::constant(1_767_268_800, 0);
 const WORKER: &str = "app.Worker";

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{Filter, Job, Kiln, State};
+use crate::job::{Filter, Job, State};
+use crate::kiln::Kiln;
 
 /// Which jobs [`assert_enqueued!`](crate::assert_enqueued) and [`refute_enqueued!`](crate::refute_enqueued) look for.
 #[derive(Clone, Debug, Default)]

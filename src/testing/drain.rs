@@ -7,11 +7,12 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 
 use super::Hand;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::guard::catch;
-use crate::job::{End, Fence, backoff};
-use crate::worker::{Control, Flag, Registry, Reporter, Reports};
-use crate::{Error, Failure, Filter, IntoOutcome, Job, Kiln, NewJob, Outcome, Result, Running, State, Worker};
+use crate::job::{End, Failure, Fence, Filter, Job, NewJob, Outcome, State, backoff};
+use crate::kiln::Kiln;
+use crate::worker::{Control, Flag, IntoOutcome, Registry, Reporter, Reports, Running, Worker};
 
 /// Workers without threads: [`drain`](Self::drain) executes what waits on the test's own thread, and tells the handle's
 /// observers what a runtime tells them; [`perform`](Self::perform) a single job without storing it.

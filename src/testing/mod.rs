@@ -16,13 +16,14 @@ pub use drain::{Drain, Drained};
 pub use scratch::Scratch;
 
 pub use crate::clock::ManualClock;
+use crate::error::Result;
 use crate::event::Event;
-use crate::job::{Ack, Attempt, End, Verdict};
+use crate::job::{Ack, Attempt, End, Fence, Job, Json, Outcome, Verdict};
+use crate::kiln::Kiln;
 use crate::life::claim::{ClaimState, by_hand};
 use crate::life::sweep::Cutoffs;
 use crate::life::{Claimed, Demand, Done, Member, Need, Part};
 use crate::runtime::Crons;
-use crate::{Fence, Job, Json, Kiln, Outcome, Result};
 
 /// A runtime without threads: the verbs a runtime does by itself, called by hand, at the time of the handle's clock.
 ///
@@ -270,7 +271,7 @@ pub fn settle(attempt: i64, max_attempts: i64, meta: &Value, end: Result<Outcome
 #[non_exhaustive]
 pub struct Rule {
     /// The state.
-    pub state: crate::State,
+    pub state: crate::job::State,
     /// The attempt's number.
     pub attempt: i64,
     /// In how many seconds the job is due.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::dice::Dice;
-use crate::error::Kind;
-use crate::{Error, Kiln, KilnBuilder, Result};
+use crate::error::{Error, Kind, Result};
+use crate::kiln::{Kiln, KilnBuilder};
 
 /// A file of jobs in a folder of its own, for what memory cannot show: several handles, processes, a restart. The folder
 /// goes with it; drop the handles before.

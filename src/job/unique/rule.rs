@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::key::{Basis, COMPARABLE, Field, Stamp};
+use crate::error::{Error, Result};
 use crate::job::row::Job;
 use crate::job::state::State;
 use crate::setters::setters;
-use crate::{Error, Result};
 
 /// When a new job counts as a duplicate of a stored job: [`NewJob::unique`](crate::NewJob::unique).
 ///

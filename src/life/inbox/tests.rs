@@ -3,7 +3,7 @@ mod listing;
 mod threads;
 
 use super::*;
-use crate::NewJob;
+use crate::job::NewJob;
 
 const MS: Duration = Duration::from_millis(1);
 const QUICK: Duration = Duration::from_micros(1);

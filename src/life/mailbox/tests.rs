@@ -1,7 +1,6 @@
 use super::*;
-use crate::NewJob;
 use crate::error::Kind;
-use crate::job::{Attempt, Fence, Job, Outcome};
+use crate::job::{Attempt, Fence, Job, NewJob, Outcome};
 use crate::life::Wake;
 
 /// How far claims run ahead.

@@ -1,7 +1,6 @@
 use super::*;
-use crate::NewJob;
 use crate::error::Kind;
-use crate::job::{Attempt, End, Fence};
+use crate::job::{Attempt, End, Fence, NewJob};
 
 fn ended() -> Ended {
     let job = NewJob::new("w").build(jiff::Timestamp::UNIX_EPOCH, |_| ()).unwrap().job;

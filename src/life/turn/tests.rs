@@ -2,11 +2,10 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use super::*;
-use crate::NewJob;
 use crate::clock::Clock;
 use crate::error::Kind;
 use crate::file::open;
-use crate::job::{End, Outcome, QueuePlan, Ready};
+use crate::job::{End, NewJob, Outcome, QueuePlan, Ready};
 use crate::life::enqueue::Enqueue;
 use crate::life::tx::Member;
 use crate::life::{Inbox, Task, Wake};

@@ -5,12 +5,12 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::*;
-use crate::job::QueuePlan;
+use crate::job::{Filter, NewJob, QueuePlan, State};
+use crate::kiln::Kiln;
 use crate::life::{Mailbox, Member};
 use crate::presence::Rules;
 use crate::runtime::settings::{Retention, Settings};
-use crate::worker::Registry;
-use crate::{Filter, Kiln, NewJob, Running, State};
+use crate::worker::{Registry, Running};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
