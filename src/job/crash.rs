@@ -18,7 +18,7 @@ pub(crate) enum Begun {
     No,
     /// The sidecar is lost, cannot be read, or is of an earlier boot of the machine.
     Unknown,
-    /// Whoever claimed the attempt lists nothing, and executes what it claims.
+    /// The owner of the attempt keeps no list, and executes what it claims: a hand, or another program.
     Unlisted,
     /// The attempt had begun, or stored a checkpoint, at most a window ago.
     InWindow,

@@ -164,24 +164,36 @@ impl Claim<'_> {
     }
 
     /// The next ordinary jobs, no more than are demanded and may be in memory.
-    fn available(&self) -> Result<Found> {
-        let (queue, runtime) = (&*self.demand.queue, &*self.part.runtime);
+    fn available(&mut self) -> Result<Found> {
         let mut batch = Found { limit: self.limit(), slots: self.slots(), jobs: Vec::new(), bytes: 0 };
-        if batch.is_full() {
-            return Ok(batch);
+        if !batch.is_full() {
+            let mut passed = Vec::new();
+            self.find(&mut batch, &mut passed)?;
+            self.done.passed.append(&mut passed);
         }
-        if !runtime.damaged.lock().is_empty() {
-            self.readable(|job| batch.take(job))?;
-            return Ok(batch);
-        }
+        Ok(batch)
+    }
+
+    /// Fills the batch; `passed` gets the jobs that it may not take yet.
+    fn find(&self, batch: &mut Found, passed: &mut Vec<i64>) -> Result<()> {
+        let (queue, runtime) = (&*self.demand.queue, &*self.part.runtime);
         let limit = batch.limit.saturating_add(self.part.held.len());
-        let found =
-            rows::available(self.conn, queue, &runtime.workers, limit, |job| self.is_held(&job) || batch.take(job));
+        let mut take = |job: Job| {
+            if self.is_held(&job) {
+                passed.push(job.id);
+                return true;
+            }
+            batch.take(job)
+        };
+        if !runtime.damaged.lock().is_empty() {
+            return self.readable(take);
+        }
+        let found = rows::available(self.conn, queue, &runtime.workers, limit, &mut take);
         if found.as_ref().is_err_and(is_damaged) {
             // Reads all jobs one by one, until it comes to the one that is damaged.
             self.readable(|_| true)?;
         }
-        found.map(|()| batch).map_err(failed)
+        found.map_err(failed)
     }
 
     /// An attempt of before may go on here, though its row was given to others meanwhile.
@@ -195,7 +207,7 @@ impl Claim<'_> {
             let mut more = true;
             rows::available_ids(self.conn, &self.demand.queue, worker, |id| {
                 if let Some(job) = self.read(id)? {
-                    more = self.is_held(&job) || take(job);
+                    more = take(job);
                 }
                 Ok(more)
             })?;
@@ -243,7 +255,11 @@ impl Claim<'_> {
         for id in rows::suspects(self.conn, &self.demand.queue)? {
             let Some(job) = self.read(id)? else { continue };
             let known = self.part.runtime.workers.contains(&job.worker);
-            if !known || job.attempt >= job.max_attempts || self.is_held(&job) {
+            if !known || job.attempt >= job.max_attempts {
+                continue;
+            }
+            if self.is_held(&job) {
+                self.done.passed.push(id);
                 continue;
             }
             if !has_expired(&job, self.part.now) {

@@ -82,6 +82,8 @@ struct State {
     weight: usize,
     /// A suspect may wait until a thread is free.
     suspect_waits: bool,
+    /// Jobs that are available again although a thread still has an earlier attempt.
+    passed: Vec<i64>,
 }
 
 impl State {
@@ -314,10 +316,24 @@ impl Inbox {
         if let Some(at) = state.executing.iter().position(|executing| *executing == id) {
             state.executing.swap_remove(at);
         }
+        if state.passed.contains(&id) {
+            state.passed.retain(|passed| *passed != id);
+            self.ring();
+        }
         if state.executing.is_empty() {
             self.rested.notify_all();
         }
         self.ring_for_suspect(state);
+    }
+
+    /// Of these jobs that a claim passed over, remembers those of which a thread has an earlier attempt, and says how many
+    /// there are. The inbox is rung when such an attempt ends.
+    pub fn passed(&self, ids: &[i64]) -> usize {
+        let mut state = self.state.lock();
+        let of_threads: Vec<i64> = ids.iter().copied().filter(|id| state.executing.contains(id)).collect();
+        state.passed.retain(|id| !of_threads.contains(id));
+        state.passed.extend(&of_threads);
+        of_threads.len()
     }
 
     fn ring_for_suspect(&self, state: &State) {

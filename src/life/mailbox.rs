@@ -176,6 +176,17 @@ impl Mailbox {
         event
     }
 
+    /// A claim passed these jobs over, since threads still had earlier attempts of them. They are to be claimed when those
+    /// attempts have ended.
+    pub fn passed(&self, ids: &[i64]) {
+        let all_end_later = self.inboxes.read().iter().fold(0, |count, inbox| count + inbox.passed(ids)) == ids.len();
+        if !all_end_later {
+            // A thread let go of its attempt meanwhile, and may have asked for a turn before.
+            self.inboxes.read().iter().for_each(|inbox| inbox.ring());
+            self.alarm.ring(|wake| wake.turn = true);
+        }
+    }
+
     /// Nothing of the turn was written: everything it took goes back.
     pub fn return_all(&self, Given { part, ended }: Given, error: &Error) -> Option<Event> {
         if part.acks.is_empty() && part.demands.is_empty() {

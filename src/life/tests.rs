@@ -305,7 +305,7 @@ fn of_many_acks_at_once_those_that_are_late_change_nothing_and_are_told() {
     }
 }
 
-/// Such a job completed in the application's transaction, and the ack of its end comes after that.
+/// A job that was completed in the application's transaction has such an ack.
 #[test]
 fn a_late_ack_among_many_is_told_as_it_would_be_alone() {
     let memory = &mut Memory::new();

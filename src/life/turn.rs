@@ -304,7 +304,7 @@ impl Writer {
     /// Puts what a committed turn came to into the mailboxes.
     fn deliver(&self, mailboxes: &[Arc<Mailbox>], given: Vec<Given>, done: Vec<Done>, events: &mut Vec<Event>) {
         for ((mailbox, Given { part, ended }), done) in mailboxes.iter().zip(given).zip(done) {
-            let Done { acked, claimed, expired, more, waiting } = done;
+            let Done { acked, claimed, expired, more, waiting, passed } = done;
             if self.observers.any() {
                 let acks = part.acks.iter().zip(&ended).zip(&acked);
                 events.extend(acks.map(|((ack, ended), state)| self.acked(ack, ended, *state)));
@@ -314,6 +314,9 @@ impl Writer {
                 self.line.lock().again = true;
             }
             events.extend(mailbox.put(part.acks.len(), part.demands, claimed, more, &waiting));
+            if !passed.is_empty() {
+                mailbox.passed(&passed);
+            }
         }
     }
 

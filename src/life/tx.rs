@@ -109,6 +109,8 @@ pub(crate) struct Done {
     pub more: bool,
     /// The queues in which a suspect may wait until a thread is free.
     pub waiting: Vec<Arc<str>>,
+    /// Available jobs that the claim passed over, since a thread of the runtime still has an earlier attempt.
+    pub passed: Vec<i64>,
 }
 
 /// A job that was claimed, with the attempt at it.

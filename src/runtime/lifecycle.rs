@@ -67,8 +67,9 @@ enum Phase {
 }
 
 struct Change {
-    /// Whoever does it, and whom it may wait for: these are not to wait for the end of it.
+    /// The thread that starts or stops the runtime. It must not wait for its own change.
     by: ThreadId,
+    /// The scheduler's thread, for which the change may wait. So it must not wait for the change either.
     scheduler: Option<ThreadId>,
     /// Whether it is stopped already, or the grace it is to be stopped with as soon as it has started.
     stop: Option<Duration>,

@@ -306,3 +306,23 @@ fn a_closed_inbox_gives_back_what_no_thread_has_begun_and_hires_nobody() {
     inbox.set(3, false);
     assert_eq!((inbox.hire(), inbox.wants_jobs(), inbox.is_over()), (0, false, true));
 }
+
+#[test]
+fn a_job_that_a_claim_passed_over_rings_when_the_thread_lets_go_of_its_earlier_attempt() {
+    let inbox = inbox(2);
+    assert_eq!(wanted(&inbox), Some(2));
+    inbox.put(2, claimed([1, 2]), false);
+    inbox.hire();
+    assert_eq!([next(&inbox), next(&inbox)], [1, 2]);
+    done(&inbox, 2);
+    assert_eq!(wanted(&inbox), Some(1));
+    inbox.put(1, Vec::new(), false);
+    assert!(!inbox.wants_jobs(), "the table had no more that it may have");
+    for _ in 0..2 {
+        assert_eq!(inbox.passed(&[1, 2]), 1, "a thread has an attempt of the first");
+    }
+    assert!(!inbox.wants_jobs());
+    done(&inbox, 1);
+    assert!(inbox.wants_jobs());
+    assert!(inbox.state.lock().passed.is_empty());
+}

@@ -87,6 +87,7 @@ fn a_job_whose_attempt_of_before_still_runs_here_is_not_claimed_here() {
     // The third was never claimed: the set says nothing of it.
     assert_eq!(done.claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), [3]);
     assert_eq!(memory.get(1).unwrap().state, State::Available);
+    assert_eq!(done.passed, [1, 2], "so that they are claimed when their attempts have ended");
     assert_eq!(memory.claim(2).claimed.len(), 2, "another runtime claims them");
 }
 

@@ -117,7 +117,7 @@ fn until_waiting(writer: &Writer, callers: usize) {
     }
 }
 
-/// Whoever leads has done so for long enough.
+/// Waits until a leader has led for long enough.
 fn outstay() {
     let since = Instant::now();
     while since.elapsed() < KEPT {}
